@@ -83,7 +83,7 @@ class Schema(BaseModel):
         """As `load`, from the YAML text itself; `source` names it in errors."""
         try:
             data = _LabelOnceLoader(text).get_single_data()
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
             raise SchemaError(f"{source}: {' '.join(str(error).split())}") from error
         entries = data.get("relations") if isinstance(data, dict) else None
         if not isinstance(entries, dict) or not entries:
@@ -95,11 +95,12 @@ class _LabelOnceLoader(yaml.SafeLoader):
     """YAML lets a later key replace an earlier one in silence; a label written twice is an error here."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
+        # A node tagged !!map may be none; the parent says so.
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
             raise yaml.YAMLError(f"{twice!r} is there twice; keep one of them")
-        return super().construct_mapping(node, deep)  # type: ignore[no-untyped-call, no-any-return]
+        return super().construct_mapping(node, deep)
 
 
 def _relation(label: object, meaning: object, source: str) -> Relation:
@@ -110,7 +111,7 @@ def _relation(label: object, meaning: object, source: str) -> Relation:
     for name in match.groups()[:2]:
         if name not in TYPES:
             raise SchemaError(f"{source}: {label}: unknown type {name!r}; the types are {', '.join(TYPES)}")
-    if not isinstance(meaning, str) or not meaning.strip() or "\n" in meaning.strip():
+    if not isinstance(meaning, str) or len(meaning.strip().splitlines()) != 1:
         raise SchemaError(f"{source}: {label}: give its meaning in one line of text")
     return Relation(label=str(label), meaning=meaning.strip())
 

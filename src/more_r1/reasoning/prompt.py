@@ -104,9 +104,12 @@ def build_prompt(document: Document, pair: Pair, schema: Schema, form: PromptFor
 
 
 def plain(text: str) -> str:
-    """Text of a stranger with all that could act as markup made harmless: our tags, special tokens, cuts, control codes."""
-    text = re.sub(r"[\x00-\x1f\x7f\u2028\u2029\ue000]+", " ", text)
-    text = re.sub(r"<(?=\s*[|/]|\s*(?:think|answer|image|video|im_|vision|object_ref|box|quad)\b)", "‹", text, flags=re.IGNORECASE)
+    """Text of a stranger with all that could act as markup made harmless: our tags, special tokens, cuts, control codes.
+
+    No `<` is left: our tags and the special tokens of every tokenizer of Qwen's kind begin with it. Lone surrogates, which
+    JSON can hold and no tokenizer takes, go too.
+    """
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ue000\ud800-\udfff]+", " ", text).replace("<", "‹")
     return re.sub(r"\bStep(\s+\d+\s*):", r"Step\1 -", text)
 
 
@@ -130,8 +133,8 @@ def _instruction(schema: Schema, form: PromptForm) -> str:
     task = (
         "You see a picture that was published with a headline, and a crop of it that shows one object. One entity of the "
         "headline is named. Decide how the object relates to the entity.\n\n"
-        "Objects and entities are of four types: per (a person), org (an organisation, also by its logo or sign), loc (a place), "
-        "misc (anything else: an event, a work, an award, a party, a nationality). A label reads "
+        "Objects and entities are of four types: per (a person), org (an organisation, also by its logo or sign), loc (a "
+        "place), misc (anything else: an event, a work, an award, a party, a nationality). A label reads "
         "/object type/entity type/relation.\n\nThe labels:\n"
         f"{meanings}\n{NONE}: none of these holds\n\n"
     )

@@ -87,9 +87,9 @@ def _split_steps(thoughts: str) -> tuple[str, ...]:
     pieces = re.split(r"\bStep (\d+):", thoughts)
     if pieces[0].strip():
         raise TraceError("text before step 1")
-    numbers = [int(number) for number in pieces[1::2]]
-    if numbers != list(range(1, STEPS + 1)):
-        raise TraceError(f"the steps are {numbers}, not 1 to {STEPS}")
+    numbers = pieces[1::2]  # compared as texts: int() refuses a number of 5,000 digits, and a model may write one
+    if numbers != [str(number) for number in range(1, STEPS + 1)]:
+        raise TraceError(f"the steps are {', '.join(numbers)[:60] or 'missing'}, not 1 to {STEPS}")
     steps = tuple(piece.strip() for piece in pieces[2::2])
     for number, step in enumerate(steps, 1):
         if not step:

@@ -1,0 +1,3 @@
+from more_r1.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""Model and documents -> predictions.jsonl and metrics.json, in a folder that a killed run goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from more_r1.document import Document
+from more_r1.evaluation.metrics import Metrics, measure
+from more_r1.models.load import Backbone
+from more_r1.models.predict import MAX_NEW_TOKENS, predict
+from more_r1.reasoning.prediction import Prediction
+from more_r1.schema import Schema
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot be run; the message names the folder and the mend."""
+
+
+def evaluate(
+    backbone: Backbone,
+    documents: Sequence[Document],
+    schema: Schema,
+    out: Path,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Metrics:
+    """Ask for every pair of the documents, write `out/predictions.jsonl` and `out/metrics.json`, and return the metrics.
+
+    Pairs without a gold label are predicted but not measured. Predictions are kept as they come: an evaluation that was
+    killed goes on where it stopped, if weights, questions and documents are the same; else it begins anew. `progress` is
+    told (pairs done, pairs in all). Raises EvaluationError where there is no pair to ask about.
+    """
+    pairs = [(document.id, pair) for document in documents for pair in document.pairs]
+    if not pairs:
+        raise EvaluationError("no pair to ask about; the documents need objects, entities and pairs")
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / "predictions.part"
+    key = _fingerprint(backbone, documents, schema, max_new_tokens)
+    predictions, left = _resume(kept, key, documents)
+    with kept.open("a", encoding="utf-8") as file:
+        if not predictions:
+            file.truncate(0)
+            file.write(_header(key) + "\n")
+
+        def tell(done: int) -> None:
+            if progress is not None:
+                progress(len(predictions) + done, len(pairs))
+
+        for chunk in predict(backbone, left, schema, max_new_tokens, tell):
+            file.write("".join(prediction.model_dump_json() + "\n" for prediction in chunk))
+            file.flush()
+            predictions += chunk
+            tell(0)
+    metrics = measure(prediction.model_dump() for prediction in predictions if prediction.gold is not None)
+    _replace(out / "predictions.jsonl", "".join(prediction.model_dump_json() + "\n" for prediction in predictions))
+    _replace(out / "metrics.json", metrics.model_dump_json(indent=2) + "\n")
+    kept.unlink()
+    return metrics
+
+
+def _fingerprint(backbone: Backbone, documents: Sequence[Document], schema: Schema, max_new_tokens: int) -> str:
+    """What the predictions depend on: weights, form, schema, documents."""
+    digest = hashlib.sha256()
+    for name, weights in sorted(backbone.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.detach().float().cpu().numpy().tobytes())
+    settings = [backbone.form.model_dump_json(), schema.model_dump_json(), str(max_new_tokens)]
+    for text in [*settings, *(f"{d.id} {d.tokens} {d.objects} {d.pairs}" for d in documents)]:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _resume(kept: Path, key: str, documents: Sequence[Document]) -> tuple[list[Prediction], list[Document]]:
+    """What an earlier run of the same evaluation predicted of whole documents, and the documents that are left."""
+    if not kept.is_file():
+        return [], list(documents)
+    lines = kept.read_text(encoding="utf-8").split("\n")[:-1]  # a last line without its end was cut short by a kill
+    if not lines or lines[0] != _header(key):
+        return [], list(documents)
+    done = whole = 0
+    for document in documents:
+        if whole + len(document.pairs) > len(lines) - 1:
+            break
+        done, whole = done + 1, whole + len(document.pairs)
+    kept.write_text("".join(line + "\n" for line in lines[: whole + 1]), encoding="utf-8")
+    return [Prediction.model_validate_json(line) for line in lines[1 : whole + 1]], list(documents[done:])
+
+
+def _header(key: str) -> str:
+    return json.dumps({"fingerprint": key})
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

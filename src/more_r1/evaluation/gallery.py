@@ -1,0 +1,130 @@
+"""Which predictions a report lets one browse, and their pictures, small enough to be part of the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from more_r1.document import Box, DocumentError, open_image
+from more_r1.evaluation.metrics import PredictionError
+from more_r1.reasoning.trace import TraceError, parse_trace
+from more_r1.schema import NONE, Relation, Schema
+
+PICTURE_SIDE = 480  # pixels of the longer side
+
+
+class Prediction(BaseModel):
+    """One line of predictions.jsonl, as far as a report shows it.
+
+    `gold` None is unknown, `predicted` None a completion that broke the form. `box` is centre and size as fractions.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    document: str
+    image: str | None = None
+    tokens: tuple[str, ...]
+    object: str
+    box: tuple[float, float, float, float]
+    entity: str
+    span: tuple[int, int]
+    gold: str | None = None
+    predicted: str | None = None
+    hops: int | None = None
+    objects: int | None = None
+    entities: int | None = None
+    completion: str = ""
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """The box's left, top, right and bottom as fractions of the picture, clipped to it."""
+        cx, cy, w, h = self.box
+        left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in Box(cx=cx, cy=cy, w=w, h=h).corners)
+        return left, top, right, bottom
+
+    @classmethod
+    def read(cls, record: dict[str, Any], place: str) -> Prediction:
+        """From a record of the file; PredictionError names the `place` and the field that does not fit."""
+        try:
+            prediction = cls.model_validate(record)
+            prediction.corners  # noqa: B018 - a box that is none is this line's fault, to be named here
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "box"
+            raise PredictionError(f"{place}: {field}: {first['msg'].lower()}; write it anew with `more-r1 evaluate`") from error
+        return prediction
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of the completion; none where it has none or broke the form."""
+        if self.predicted is None:
+            return ()
+        # That the answer is a label was checked when the pair was evaluated: here it is its own schema.
+        relations = () if self.predicted == NONE else (Relation(label=self.predicted, meaning=""),)
+        try:
+            return parse_trace(self.completion, Schema(relations=relations)).steps
+        except TraceError:
+            return ()
+
+
+def choose(predictions: Sequence[Prediction], limit: int) -> list[Prediction]:
+    """At most `limit` predictions: half of them wrong, a quarter right with a relation, a quarter right with `none`.
+
+    Where there are too few of one kind, the others fill its place. The draw depends on the documents' ids alone, and pairs
+    of one document stay together.
+    """
+    order = sorted(range(len(predictions)), key=lambda index: (_hash(predictions[index].document), index))
+    wrong: list[int] = []
+    relations: list[int] = []
+    nones: list[int] = []
+    for index in order:
+        prediction = predictions[index]
+        if prediction.predicted is None or prediction.predicted != prediction.gold:
+            wrong.append(index)
+        else:
+            (nones if prediction.gold == NONE else relations).append(index)
+    quarter = limit // 4
+    chosen = {*wrong[: limit - 2 * quarter], *relations[:quarter], *nones[:quarter]}
+    rest = (index for index in (*wrong, *relations, *nones) if index not in chosen)
+    chosen.update(index for index, _ in zip(rest, range(limit - len(chosen)), strict=False))
+    return [predictions[index] for index in order if index in chosen]
+
+
+def page_data(predictions: Iterable[Prediction], run: Path) -> dict[str, Any]:
+    """What the page's script gets: each document once with its picture, and the pairs that refer to it by index."""
+    documents: dict[tuple[str, str | None, tuple[str, ...]], int] = {}
+    shown: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for prediction in predictions:
+        key = (prediction.document, prediction.image, prediction.tokens)
+        if key not in documents:
+            documents[key] = len(shown)
+            shown.append({"id": prediction.document, "tokens": prediction.tokens, **_picture(prediction.image, run)})
+        own = prediction.model_dump(include={"object", "entity", "span", "gold", "predicted", "hops", "completion"})
+        pairs.append({**own, "document": documents[key], "corners": prediction.corners, "steps": prediction.steps})
+    return {"documents": shown, "pairs": pairs}
+
+
+def _picture(image: str | None, run: Path) -> dict[str, Any]:
+    """A data URI and the size in pixels, or why there is none. Relative paths hold from here or from the run's folder."""
+    if image is None:
+        return {"uri": None, "why": "the record names no image"}
+    try:
+        picture = open_image(next((path for path in (Path(image), run / image) if path.is_file()), Path(image)))
+    except (DocumentError, OSError, ValueError) as error:
+        return {"uri": None, "why": str(error)}
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=80, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode("ascii")
+    return {"uri": uri, "width": picture.width, "height": picture.height}
+
+
+def _hash(document: str) -> bytes:
+    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()

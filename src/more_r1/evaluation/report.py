@@ -1,0 +1,134 @@
+"""A run folder -> one HTML file that needs nothing else: figures, curves, confusions, and predictions to browse."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import ValidationError
+
+from more_r1.evaluation.curves import curves, read_log
+from more_r1.evaluation.gallery import Prediction, choose, page_data
+from more_r1.evaluation.metrics import Metrics, Outcome, PredictionError, measure, read_records
+from more_r1.evaluation.published import PUBLISHED
+from more_r1.schema import NONE
+
+MOST_LABELS = 40
+
+
+def write_report(run: str | Path, browse: int = 300) -> Path:
+    """Write `run/report.html` from what the run folder has of metrics.json, predictions.jsonl, log.jsonl and recipe.yaml.
+
+    The page loads nothing from anywhere. At most `browse` predictions can be browsed on it, see `gallery.choose`. Without a
+    metrics.json the predictions are measured. Raises PredictionError, with file and line, where one of the files cannot be
+    used, and NotADirectoryError where there is no such folder.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise NotADirectoryError(f"{run}: no such folder; give the folder of a run")
+    predictions = _predictions(run / "predictions.jsonl")
+    events, broken_lines = read_log(run / "log.jsonl") if (run / "log.jsonl").is_file() else ([], 0)
+    recipe = run / "recipe.yaml"
+    chosen = choose(predictions, browse)
+    environment = Environment(
+        loader=PackageLoader("more_r1", "evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.2f}"
+    script = _source(environment, "report.js")
+    html = environment.get_template("report.html").render(
+        name=run.resolve().name,
+        style=_source(environment, "report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        metrics=_metrics(run / "metrics.json", predictions),
+        published=PUBLISHED,
+        curves=curves(events),
+        broken_lines=broken_lines,
+        confusion=_confusion(predictions),
+        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
+        data=page_data(chosen, run),
+        pairs=len(predictions),
+        labels=sorted({label for p in chosen for label in (p.gold, p.predicted) if label is not None}),
+        hops=sorted({p.hops for p in chosen if p.hops is not None}),
+    )
+    return _write(run / "report.html", html)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each gold label (a row) was answered by each label (a column), and how often the form was broken.
+
+    `rows` are the label, its count, and its cells as (count, share of the row), the broken forms last. `left_out` counts
+    the rarer labels for which there is no room.
+    """
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[str, int, tuple[tuple[int, float], ...]], ...]
+    left_out: int
+
+
+def _confusion(predictions: Sequence[Prediction]) -> Confusion | None:
+    counts = Counter((prediction.gold, prediction.predicted) for prediction in predictions if prediction.gold is not None)
+    if not counts:
+        return None
+    totals, seen = Counter[str](), Counter[str]()
+    for (gold, predicted), count in counts.items():
+        totals[gold] += count
+        seen[gold] += count
+        if predicted is not None:
+            seen[predicted] += count
+    common = sorted(seen, key=lambda label: (-seen[label], label))[:MOST_LABELS]
+    labels = tuple(sorted(common, key=lambda label: (label != NONE, label)))
+    rows = []
+    for gold in labels:
+        cells = [counts[gold, predicted] for predicted in (*labels, None)]
+        rows.append((gold, totals[gold], tuple((count, count / max(totals[gold], 1)) for count in cells)))
+    return Confusion(labels, tuple(rows), len(seen) - len(labels))
+
+
+def _predictions(path: Path) -> list[Prediction]:
+    if not path.is_file():
+        return []
+    return [Prediction.read(record, f"{path}:{number}") for number, record in read_records(path)]
+
+
+def _metrics(path: Path, predictions: Sequence[Prediction]) -> Metrics | None:
+    if path.is_file():
+        try:
+            return Metrics.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise PredictionError(f"{path}: {field}: {first['msg']}; write it anew with `more-r1 evaluate`") from error
+    known = [prediction for prediction in predictions if prediction.gold is not None]
+    return measure(prediction.model_dump(include=set(Outcome.model_fields)) for prediction in known) if known else None
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0].strip()
+
+
+def _write(path: Path, html: str) -> Path:
+    """Whole or not at all. A lone surrogate, which JSON may hold and UTF-8 may not, becomes a question mark."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(html.encode("utf-8", "replace"))
+        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private; a report is to be handed on
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

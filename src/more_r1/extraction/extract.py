@@ -1,0 +1,79 @@
+"""Pictures with text, objects and entities in; relations with their reasoning out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from more_r1.document import Box, Document, DocumentError, Entity, Object, Pair, Span
+from more_r1.models.load import Backbone
+from more_r1.models.predict import MAX_NEW_TOKENS, predict
+from more_r1.reasoning.prediction import Prediction
+from more_r1.schema import Schema
+
+# Words with their inner marks (don't, U.S., 3.5), and single marks.
+_TOKEN = re.compile(r"\w+(?:['’.,\-]\w+)*|[^\w\s]")
+
+
+def document_of(image: Path | bytes, text: str, objects: Iterable[str], entities: Iterable[str], id: str = "") -> Document:
+    """A document from what a person writes: boxes as `cx,cy,w,h` in fractions, entities as they stand in the text.
+
+    Every object is paired with every entity. Raises DocumentError, naming the mend, for a box that is none or outside the
+    picture, an entity that the text does not have, and an image that cannot be read.
+    """
+    tokens = tuple(_TOKEN.findall(text))
+    name = id or (image.name if isinstance(image, Path) else "document")
+    boxes = tuple(Object(id=f"object_{number}", box=_box(given)) for number, given in enumerate(objects, 1))
+    spans = tuple(_entity(given, tokens) for given in entities)
+    if not boxes or not spans:
+        raise DocumentError(f"{name}: give at least one object (cx,cy,w,h) and one entity")
+    if len({e.id for e in spans}) < len(spans):
+        raise DocumentError(f"{name}: an entity is given twice")
+    pairs = tuple(Pair(object=o.id, entity=e.id) for e in spans for o in boxes)
+    document = Document(id=name, image=image, tokens=tokens, objects=boxes, entities=spans, pairs=pairs)
+    document.open_image()
+    return document
+
+
+def extract(
+    backbone: Backbone,
+    documents: Iterable[Document],
+    schema: Schema | None = None,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Prediction]:
+    """The relation of every pair, document by document; a document that names no pairs is asked for all of its objects and
+    entities. The labels are those of `schema`, by default MORE's. `progress` is told how many pairs are done."""
+    asked = [document if document.pairs else _all_pairs(document) for document in documents]
+    done = 0
+    for chunk in predict(
+        backbone, asked, schema or Schema.more(), max_new_tokens, lambda n: progress(done + n) if progress else None
+    ):
+        done += len(chunk)
+        yield from chunk
+
+
+def _all_pairs(document: Document) -> Document:
+    pairs = tuple(Pair(object=o.id, entity=e.id) for e in document.entities for o in document.objects)
+    return document.model_copy(update={"pairs": pairs})
+
+
+def _box(given: str) -> Box:
+    try:
+        cx, cy, w, h = (float(value) for value in given.split(","))
+        box = Box(cx=cx, cy=cy, w=w, h=h)
+    except ValueError as error:
+        raise DocumentError(f"object {given!r}: write cx,cy,w,h as fractions of the picture, as in 0.5,0.5,0.2,0.4") from error
+    if (fault := box.fault()) is not None:
+        raise DocumentError(f"object {given!r}: {fault}; write cx,cy,w,h as fractions of the picture")
+    return box
+
+
+def _entity(given: str, tokens: tuple[str, ...]) -> Entity:
+    words = tuple(_TOKEN.findall(given))
+    starts = [i for i in range(len(tokens) - len(words) + 1) if words and tokens[i : i + len(words)] == words]
+    if not starts:
+        raise DocumentError(f"entity {given!r} is not in the text {' '.join(tokens)!r}; write it as it stands there")
+    return Entity(id=f"{starts[0]}-{starts[0] + len(words)}", span=Span(start=starts[0], end=starts[0] + len(words)))

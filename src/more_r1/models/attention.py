@@ -1,0 +1,161 @@
+"""Attention along a forest: token i sees token j if and only if j <= i < end of j's subtree.
+
+`ATTENTION` is the name under which transformers finds it. The layout comes with the call, as the keyword `forest`; a call
+without one (stock `generate`, say) is plain SDPA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "more_r1_forest"
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class Span(NamedTuple):
+    """A node of the forest, in tokens: its own are [start, end), its descendants' [end, stop)."""
+
+    start: int
+    end: int
+    stop: int
+
+
+class Layout(Protocol):
+    """Who sees whom in one call of the model."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Query [1, heads, T, dim], key and value [1, kv heads, T, dim] -> [1, heads, T, dim]."""
+        ...
+
+
+class Dense:
+    """The reference: one mask of T x T."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self.spans = tuple(spans)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Boolean [T, T], true where the row's token sees the column's."""
+        total = max(span.stop for span in self.spans)
+        stop = torch.empty(total, dtype=torch.long)
+        for span in self.spans:
+            stop[span.start : span.end] = span.stop
+        token = torch.arange(total)
+        return (token[None] <= token[:, None]) & (token[:, None] < stop[None])
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """As Layout has it."""
+        mask = self.mask.to(query.device)
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+
+
+class Blocks:
+    """Each node attends to itself, all its descendants together attend to it, and the parts are merged: no mask of
+    T x T, no copied keys, no padding.
+
+    The kernel that tells its softmax sums is the CPU's; on other devices this is `Dense`.
+    """
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        # Leaves first: a token's own part is written before the parts of its ancestors are merged into it.
+        self.spans = tuple(reversed(spans))
+        self._dense = Dense(spans)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """As Layout has it."""
+        if query.device.type != "cpu":
+            return self._dense.attend(layer, query, key, value, scale)
+        result: Tensor = _BlockAttention.apply(query, key, value, self.spans, scale)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _BlockAttention(torch.autograd.Function):
+    """Softmax over several blocks of keys, one kernel call a block.
+
+    With out_b and lse_b the result and the log of the softmax sum of block b alone, lse = log sum_b exp(lse_b) and
+    out = sum_b exp(lse_b - lse) out_b. The kernel's own backward, given the merged out and lse, yields the block's share of
+    the exact gradients, for its probabilities are exp(score - lse) then (Liu et al. 2023, Ring Attention, do the same).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spans: tuple[Span, ...], scale: float) -> Tensor:
+        q, k, v = _grouped(query, key, value)
+        out = torch.empty_like(q)
+        lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+        for start, end, stop in spans:
+            own = slice(start, end)
+            out[:, :, own], lse[:, :, own] = _flash(q[:, :, own], k[:, :, own], v[:, :, own], is_causal=True, scale=scale)
+            if end < stop:
+                below = slice(end, stop)
+                part, part_lse = _flash(q[:, :, below], k[:, :, own], v[:, :, own], scale=scale)
+                total = torch.logaddexp(lse[:, :, below], part_lse)
+                out[:, :, below].lerp_(part, (part_lse - total).exp_().to(part.dtype).unsqueeze(-1))
+                lse[:, :, below] = total
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.spans, ctx.scale = spans, scale
+        return out.view(query.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, out, lse = ctx.saved_tensors
+        q, k, v = _grouped(query, key, value)
+        g = grad.reshape(q.shape)
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(key[0]), torch.empty_like(value[0])
+        for start, end, stop in ctx.spans:
+            own, below = slice(start, end), slice(end, stop)
+
+            def share(rows: slice, causal: bool, own: slice = own) -> tuple[Tensor, Tensor, Tensor]:
+                queries = (g[:, :, rows], q[:, :, rows], k[:, :, own], v[:, :, own], out[:, :, rows], lse[:, :, rows])
+                parts: tuple[Tensor, Tensor, Tensor] = _flash_backward(*queries, 0.0, causal, scale=ctx.scale)
+                return parts[0], parts[1].sum(1), parts[2].sum(1)
+
+            dq[:, :, own], dk[:, own], dv[:, own] = share(own, True)
+            if end < stop:
+                parts = share(below, False)
+                dq[:, :, below] += parts[0]
+                dk[:, own] += parts[1]
+                dv[:, own] += parts[2]
+        return dq.view(query.shape), dk[None], dv[None], None, None
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All three as [kv heads, queries a kv head, T, dim]; keys and values by expansion, without a copy."""
+    heads, tokens, dim = key.shape[1:]
+    q = query[0].reshape(heads, -1, tokens, dim)
+    shape = (heads, q.shape[1], tokens, dim)
+    return q, key[0].unsqueeze(1).expand(shape), value[0].unsqueeze(1).expand(shape)
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    forest: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    if forest is None:
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return out, None
+    if dropout:
+        raise ValueError("attention along a forest has no dropout; set attention_dropout of the model to 0")
+    return forest.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

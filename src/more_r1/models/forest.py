@@ -1,0 +1,202 @@
+"""The packed prefix forest: many sequences as one row in which nothing that they share is there twice.
+
+Sequences that begin alike share their first segments. In depth-first order the subtree of each segment is one interval
+of the row, so that a token sees exactly its own sequence up to itself (see attention.py); positions go on along the path
+from the root as if the sequence stood alone. One call of the model then gives the log-probabilities of all completions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from more_r1.models.attention import Blocks, Layout, Span
+from more_r1.models.processor import Encoder, Segment
+
+Sample = tuple[tuple[Segment, ...], tuple[int, ...]]
+"""A prompt in segments, from shared to own, and the ids of its completion."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The layout of one call of the model. T: tokens of the row, K: tokens of all completions."""
+
+    ids: Tensor
+    """[1, T]"""
+    positions: Tensor
+    """[3, 1, T]: time, height and width of M-RoPE."""
+    pixels: Tensor | None
+    """[patches, channels x 2 x patch x patch], pictures in the order of the row; None without pictures."""
+    grids: Tensor | None
+    """[pictures, 3]: time, height, width in patches."""
+    spans: tuple[Span, ...]
+    """The nodes, depth-first. A segment with a single follower forms one node with it, unless a sequence ends between."""
+    paths: tuple[tuple[int, ...], ...]
+    """Of each sequence: the nodes from its root down, as indices of `spans`. It ends where the last of them ends."""
+    index: Tensor
+    """[K]: the token of the row that predicts each completion token."""
+    targets: Tensor
+    """[K]: the completions, one after another."""
+    lengths: tuple[int, ...]
+    """Tokens of each completion."""
+    repeated_tokens: int
+    """What a layout without sharing or padding would compute."""
+
+    @property
+    def tokens(self) -> int:
+        """T, what one call computes."""
+        return self.ids.shape[1]
+
+    @classmethod
+    def build(cls, sequences: Sequence[Sample], encoder: Encoder) -> Forest:
+        """Lay out sequences; equal prompts with different completions are welcome, equal sequences are computed once.
+
+        Raises ValueError for no sequences, an empty prompt or an empty completion.
+        """
+        if not sequences:
+            raise ValueError("a forest needs at least one sequence")
+        return _plant(sequences, encoder)
+
+    def inputs(self, device: torch.device, layout: Layout | None = None) -> dict[str, Any]:
+        """Keyword arguments of a Qwen2.5-VL's forward; `layout` stands in for the default attention."""
+        inputs = {
+            "input_ids": self.ids.to(device),
+            "position_ids": self.positions.to(device),
+            "attention_mask": {"full_attention": None},  # what is seen, `forest` says; no mask need be built
+            "use_cache": False,
+            "forest": layout or Blocks(self.spans),
+        }
+        if self.pixels is not None and self.grids is not None:
+            inputs |= {"pixel_values": self.pixels.to(device), "image_grid_thw": self.grids.to(device)}
+        return inputs
+
+
+def logprobs(model: Any, forest: Forest, layout: Layout | None = None) -> list[Tensor]:
+    """The log-probability of each completion token: one float32 tensor a sequence, in the order given.
+
+    One call of `model`, which must be loaded by models/load.py (or wrapped around such a model: DDP, LoRA); logits are
+    computed for completion tokens only.
+    """
+    device = next(model.parameters()).device
+    output = model(**forest.inputs(device, layout), logits_to_keep=forest.index.to(device))
+    losses = cross_entropy(output.logits[0].float(), forest.targets.to(device), reduction="none")
+    return list((-losses).split(forest.lengths))  # type: ignore[no-untyped-call]
+
+
+@dataclass
+class _Node:
+    segment: Segment
+    children: dict[Segment, _Node] = field(default_factory=dict)
+    ends: bool = False
+    """Whether a sequence ends here."""
+    start: int = 0
+    """Where its tokens begin in the row."""
+    path: tuple[int, ...] = ()
+
+    @property
+    def last(self) -> int:
+        return self.start + len(self.segment.ids) - 1
+
+    def child(self, segment: Segment) -> _Node:
+        found = self.children.get(segment)
+        if found is None:
+            found = self.children[segment] = _Node(segment)
+        return found
+
+
+def _plant(sequences: Sequence[Sample], encoder: Encoder) -> Forest:
+    ground = _Node(Segment(()))
+    ends: list[tuple[_Node, _Node]] = []
+    for prompt, completion in sequences:
+        node = ground
+        for segment in prompt:
+            node = node.child(segment) if segment.ids else node
+        if node is ground:
+            raise ValueError("a prompt needs at least one token")
+        if not completion:
+            raise ValueError("a completion needs at least one token")
+        # Nothing follows the last token, so it is predicted but never read.
+        end = node.child(Segment(completion[:-1])) if len(completion) > 1 else node
+        end.ends = True
+        ends.append((node, end))
+
+    row = _Row(encoder)
+    for root in ground.children.values():
+        row.add(root, 0, ())
+    index: list[int] = []
+    for (asked, answered), (_, completion) in zip(ends, sequences, strict=True):
+        index += [asked.last, *range(answered.start, answered.start + len(completion) - 1)]
+    pixels = [encoder.pixels(picture) for picture in row.pictures]
+    return Forest(
+        ids=torch.tensor([row.ids]),
+        positions=torch.cat(row.positions, dim=1).unsqueeze(1),
+        pixels=torch.cat([values for values, _ in pixels]) if pixels else None,
+        grids=torch.stack([grid for _, grid in pixels]) if pixels else None,
+        spans=tuple(Span(*span) for span in row.spans),
+        paths=tuple(answered.path for _, answered in ends),
+        index=torch.tensor(index),
+        targets=torch.tensor([id for _, completion in sequences for id in completion]),
+        lengths=tuple(len(completion) for _, completion in sequences),
+        repeated_tokens=sum(sum(len(s.ids) for s in prompt) + len(completion) for prompt, completion in sequences),
+    )
+
+
+class _Row:
+    """The row while it grows."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.ids: list[int] = []
+        self.positions: list[Tensor] = []
+        self.pictures: list[Any] = []
+        self.spans: list[list[int]] = []
+
+    def add(self, node: _Node, base: int, above: tuple[int, ...]) -> None:
+        """Append a new span of the node and, below it, its descendants; `base`: the first position along the path."""
+        number = len(self.spans)
+        span = [len(self.ids), 0, 0]
+        self.spans.append(span)
+        path = (*above, number)
+        while True:
+            node.start, node.path = len(self.ids), path
+            positions, advance = segment_positions(node.segment, self.encoder)
+            self.ids += node.segment.ids
+            self.positions.append(positions + base)
+            self.pictures += node.segment.pictures
+            base += advance
+            if node.ends or len(node.children) != 1:
+                break
+            (node,) = node.children.values()
+        span[1] = len(self.ids)
+        for child in node.children.values():
+            self.add(child, base, path)
+        span[2] = len(self.ids)
+
+
+def segment_positions(segment: Segment, encoder: Encoder) -> tuple[Tensor, int]:
+    """M-RoPE positions [3, tokens] of a segment that begins at 0, and how far it moves on what follows.
+
+    As `get_rope_index` of transformers' Qwen2.5-VL: text advances by one a token, a picture of t x h x w merged patches
+    counts them out in three dimensions and advances by the larger of h and w.
+    """
+    if not segment.pictures:
+        return torch.arange(len(segment.ids)).expand(3, -1), len(segment.ids)
+    parts: list[Tensor] = []
+    at = base = 0
+    for picture in segment.pictures:
+        first = segment.ids.index(encoder.image_id, at)
+        parts.append(torch.arange(first - at).expand(3, -1) + base)
+        base += first - at
+        time, height, width = encoder.pixels(picture)[1].tolist()
+        height, width = height // encoder.merge, width // encoder.merge
+        parts.append(torch.cartesian_prod(torch.arange(time), torch.arange(height), torch.arange(width)).T + base)
+        base += max(height, width)
+        at = first + time * height * width
+    rest = len(segment.ids) - at
+    parts.append(torch.arange(rest).expand(3, -1) + base)
+    return torch.cat(parts, dim=1), base + rest

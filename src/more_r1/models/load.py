@@ -1,0 +1,117 @@
+"""Model folders: read any Qwen2.5-VL, write folders that stock transformers reads, complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+
+from more_r1.models.attention import ATTENTION
+from more_r1.models.processor import Encoder, ImageTextProcessor
+from more_r1.reasoning.prompt import PromptForm
+
+FORM_FILE = "more_r1.json"
+# The models that come with the package: after stage 1, and the base that it began from.
+SHIPPED = ("tiny", "tiny-base")
+# Only the text model attends along a forest; the vision tower stays as it is.
+ATTENTIONS = {"": "sdpa", "text_config": ATTENTION, "vision_config": "sdpa"}
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message names the folder and the mend."""
+
+
+@dataclass
+class Backbone:
+    """A model, what turns prompts into its inputs, and the form in which it is to be asked."""
+
+    model: Any
+    encoder: Encoder
+    form: PromptForm
+
+
+def load_backbone(
+    name_or_dir: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Backbone:
+    """A Qwen2.5-VL from a local folder, the model hub or, by one of the names in SHIPPED, the package; in evaluation mode.
+
+    `device` defaults to the GPU if there is one; `dtype` to float32 on the CPU and to what is stored elsewhere. Weights are
+    read from safetensors only: other formats can run code. Raises ModelError for what is missing, broken or another model.
+    """
+    name = str(name_or_dir)
+    if name in SHIPPED and not Path(name).exists():
+        name = str(resources.files("more_r1") / "assets" / name)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is None and device.type == "cpu":
+        dtype = torch.float32
+    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"{name}: no model folder (it has no config.json)")
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type != "qwen2_5_vl":
+            raise ModelError(f"{name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
+        if "sliding_attention" in config.text_config.layer_types:
+            raise ModelError(f"{name}: sliding-window attention is not supported; set use_sliding_window to false")
+        processor = ImageTextProcessor.from_pretrained(name)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            name, dtype=dtype or "auto", attn_implementation=ATTENTIONS, use_safetensors=True
+        )
+    except ModelError:
+        raise
+    except Exception as error:  # a stranger's folder fails in many ways, each must cost one clear line
+        raise ModelError(f"{name}: cannot be loaded as a Qwen2.5-VL ({' '.join(str(error).split())[:300]})") from error
+    return Backbone(model.to(device).eval(), Encoder(processor), _read_form(Path(name) / FORM_FILE))
+
+
+def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write weights (safetensors, in `dtype` if given), processor and prompt form; the folder is complete or absent.
+
+    An older folder of that name is replaced.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        partial.chmod(0o755)  # mkdtemp makes private folders
+        model = backbone.model
+        weights = _cast(model.state_dict(), dtype)
+        stored = model.config.dtype
+        model.config.dtype = dtype or stored
+        try:
+            model.save_pretrained(partial, state_dict=weights)
+        finally:
+            model.config.dtype = stored
+        backbone.encoder.processor.save_pretrained(partial)
+        (partial / FORM_FILE).write_text(json.dumps(backbone.form.model_dump(), indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Weights in another precision; what was one tensor under two names (tied embeddings) stays one."""
+    if dtype is None:
+        return weights
+    done: dict[int, Tensor] = {}
+    return {name: done.setdefault(value.data_ptr(), value.to(dtype)) for name, value in weights.items()}
+
+
+def _read_form(file: Path) -> PromptForm:
+    if not file.is_file():
+        return PromptForm()
+    try:
+        return PromptForm.model_validate_json(file.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file}: not a prompt form ({' '.join(str(error).split())[:300]})") from error

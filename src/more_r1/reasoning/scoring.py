@@ -1,0 +1,51 @@
+"""Gold and predicted labels -> the benchmark's four figures. Pure Python; training and evaluation both measure with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from more_r1.schema import NONE
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures of the MORE benchmark as fractions of 1, and the counts that they come from."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    pairs: int
+    right_positives: int
+    predicted_positives: int
+    gold_positives: int
+
+
+def score(gold: Sequence[str], predicted: Sequence[str | None]) -> Scores:
+    """Accuracy over all pairs; micro precision, recall and F1 over the positives, the labels other than `none`.
+
+    Precision = right positives / predicted positives, recall = right positives / gold positives (MORE, arXiv 2312.09753).
+    What is undefined (no pair, no positive) is 0.0. A predicted None, a completion that broke the form, is wrong whatever
+    the gold label, `none` included, and is no predicted positive. ValueError if the two differ in length.
+    """
+    pairs = list(zip(gold, predicted, strict=True))
+    right = sum(true == guess for true, guess in pairs)
+    right_positives = sum(true == guess != NONE for true, guess in pairs)
+    predicted_positives = sum(guess not in (NONE, None) for _, guess in pairs)
+    gold_positives = sum(true != NONE for true, _ in pairs)
+    return Scores(
+        accuracy=_ratio(right, len(pairs)),
+        precision=_ratio(right_positives, predicted_positives),
+        recall=_ratio(right_positives, gold_positives),
+        # The harmonic mean of the two, with one rounding instead of three.
+        f1=_ratio(2 * right_positives, predicted_positives + gold_positives),
+        pairs=len(pairs),
+        right_positives=right_positives,
+        predicted_positives=predicted_positives,
+        gold_positives=gold_positives,
+    )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,108 @@
+"""Recipes: what a run is, in one YAML file, read into a pydantic model; every field can be set on the command line.
+
+`load_recipe("recipes/sft.yaml", ["lr=1e-4", "form.order=paper"], SftRecipe)`. A mistake costs one line that names the
+file, the key and the mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message names the file, the key and the mend."""
+
+
+class Recipe(BaseModel):
+    """Base of all recipes: frozen, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str], model: type[R]) -> R:
+    """Read the YAML file at `path`, then apply `overrides`, each `key=value`, nested keys dotted (`stages.0.lr=1e-3`).
+
+    Values on the command line are YAML too. Raises RecipeError for a file or value that cannot be read and for unknown keys.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: expected `key: value` lines")
+    for override in overrides:
+        _override(data, override)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_first_fault(error, model)}") from error
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip("."):
+        raise RecipeError(f"{override!r}: write key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: {' '.join(str(error).split())}") from error
+    place: Any = data
+    *path, last = key.split(".")
+    for name in path:
+        if isinstance(place, dict):
+            if place.get(name) is None:
+                place[name] = {}
+            place = place[name]
+        elif isinstance(place, list):
+            place = place[_index(place, name, override)]
+        else:
+            raise RecipeError(f"{override!r}: there is nothing under {name!r} to set")
+    if isinstance(place, dict):
+        place[last] = value
+    elif isinstance(place, list):
+        place[_index(place, last, override)] = value
+    else:
+        raise RecipeError(f"{override!r}: there is nothing under {'.'.join(path)!r} to set")
+
+
+def _index(items: list[Any], name: str, override: str) -> int:
+    if not name.isdecimal() or int(name) >= len(items):
+        raise RecipeError(f"{override!r}: {name!r} is no number of an entry; there are {len(items)}, counted from 0")
+    return int(name)
+
+
+def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault as one line; unknown keys first, since a misspelt key often makes another one missing."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in faults[0]["loc"])
+    if faults[0]["type"] != "extra_forbidden":
+        given = faults[0]["input"]
+        value = "" if isinstance(given, dict | list) else f" (given: {given!r})"
+        return f"{key}: {faults[0]['msg'].removeprefix('Value error, ')}{value}"
+    *place, last = (part for part in faults[0]["loc"] if isinstance(part, str))
+    known = list(_keys(model))
+    # A right key at a wrong depth is as near as a misspelt one at the right depth.
+    siblings = [name for name in known if name.split(".")[:-1] == place]
+    near = get_close_matches(".".join([*place, last]), siblings, 1) or [name for name in known if name.split(".")[-1] == last]
+    near = near or get_close_matches(last, known, 1)
+    return f"unknown key {key}; " + (f"did you mean {near[0]}?" if near else f"the keys are {', '.join(siblings)}")
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All keys of a recipe, dotted, without the numbers of list entries."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _keys(kind, f"{prefix}{name}.")

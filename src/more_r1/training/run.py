@@ -1,0 +1,164 @@
+"""The folder of a training run: recipe.yaml, log.jsonl, tensorboard/, checkpoint/, best/, final/, result.json.
+
+A checkpoint is complete or absent: it is written under another name and then renamed to `checkpoint/STEP`, and the one
+before it goes only afterwards. `result.json` comes last, so a folder that has it is a finished run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+
+from more_r1.training.recipe import Recipe, RecipeError
+
+# accelerate warns about tied weights at every checkpoint; they are tied again on loading.
+logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+
+# These may differ between a run and its resumption: they do not change what is computed.
+FREE = ("out", "checkpoint_every", "workers")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: steps done, bytes of log.jsonl that belong to them, the best validation so far."""
+
+    step: int = 0
+    log_bytes: int = 0
+    best_step: int | None = None
+    best: Mapping[str, float] | None = None
+
+
+class Run:
+    """The files of one run. Raises RecipeError if the folder holds something else than this recipe's run."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        self.folder = folder
+        self._checkpoints = folder / "checkpoint"
+        self._file = folder / "recipe.yaml"
+        # Through JSON: what is compared and stored is plain, whatever the recipe's types.
+        self._recipe = json.loads(recipe.model_dump_json())
+        # A lone .part is ours, from a kill before the recipe was in place.
+        strange = folder.exists() and (not folder.is_dir() or any(item.suffix != ".part" for item in folder.iterdir()))
+        if self._file.exists():
+            self._same(self._recipe, self._file)
+        elif strange:
+            raise RecipeError(f"out={folder}: there is something else than a run; give another folder")
+
+    def begin(self) -> None:
+        """Make the folder this recipe's; not before all inputs are there, so that a mistake in them leaves nothing behind."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for broken in (*self.folder.glob(".best-*"), *self.folder.glob(".final-*")):
+            shutil.rmtree(broken)  # model folders that a kill left half written
+        write_atomically(self._file, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
+
+    def _same(self, mine: dict[str, Any], file: Path) -> None:
+        try:
+            theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RecipeError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
+        if not isinstance(theirs, dict):
+            raise RecipeError(f"{file}: is no recipe; give another out=")
+        keys = [key for key in {**mine, **theirs} if key not in FREE and mine.get(key) != theirs.get(key)]
+        if keys:
+            changes = ", ".join(f"{key}={theirs.get(key)!r} there, {mine.get(key)!r} here" for key in keys)
+            raise RecipeError(f"{file}: the run in this folder has another recipe ({changes}); give another out= or delete it")
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run wrote at its end; None if it has not ended."""
+        file = self.folder / "result.json"
+        if not file.exists():
+            return None
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return result
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result; the checkpoint has served."""
+        write_atomically(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def save(self, accelerator: Accelerator, progress: Progress) -> None:
+        """Write a checkpoint (weights, optimizer, random states, progress), then drop the one before. All processes call it."""
+        part, new = self._checkpoints / "part", self._checkpoints / f"{progress.step:08d}"
+        if accelerator.is_main_process:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(part))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (part / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            for file in part.iterdir():
+                _sync(file)
+            part.rename(new)
+            _sync(self._checkpoints)
+            for old in self._checkpoints.iterdir():
+                if old != new:
+                    shutil.rmtree(old)
+        accelerator.wait_for_everyone()
+
+    def resume(self, accelerator: Accelerator) -> Progress:
+        """Load the latest checkpoint into what the accelerator prepared; Progress() if there is none."""
+        # A kill while an older one was being removed leaves it broken, but then a newer one is there.
+        complete = sorted(folder for folder in self._checkpoints.glob("*") if folder.name.isdecimal())
+        if not complete:
+            return Progress()
+        accelerator.load_state(str(complete[-1]))
+        return Progress(**json.loads((complete[-1] / "progress.json").read_text(encoding="utf-8")))
+
+
+class Log:
+    """log.jsonl and TensorBoard. Opening it cuts off what was logged after the checkpoint that is resumed from."""
+
+    def __init__(self, folder: Path, progress: Progress):
+        # Here, not above: it takes a second to import, and only the main process of a run writes a log.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = (folder / "log.jsonl").open("ab")
+        self._file.truncate(progress.log_bytes)
+        self._file.seek(0, os.SEEK_END)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
+
+    def write(self, event: Mapping[str, int | float | str]) -> None:
+        """Append one event; its numbers go to TensorBoard at its `step`."""
+        self._file.write(json.dumps(event).encode() + b"\n")
+        self._file.flush()
+        for name, value in event.items():
+            if name != "step" and not isinstance(value, str):
+                self._board.add_scalar(name, value, int(event["step"]))
+
+    @property
+    def bytes(self) -> int:
+        """Length of log.jsonl, once it is safely on the disk."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._file.close()
+        self._board.close()
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that it is complete or absent, whenever the process dies."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    _sync(part)
+    part.replace(file)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

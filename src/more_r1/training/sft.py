@@ -1,0 +1,169 @@
+"""Stage 1, the cold start: learn to reason in six steps from traces of a part of the training pairs.
+
+With `form.reasoning: none` the completion is the gold label alone: the paper's baseline, for which no traces are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from pydantic import Field, field_serializer
+from rich.console import Console
+
+from more_r1.document import Document, Pair
+from more_r1.formats import load_documents
+from more_r1.formats.oracle import read_oracle
+from more_r1.models.generate import generate
+from more_r1.models.load import Backbone, load_backbone
+from more_r1.reasoning.prompt import PromptForm, build_prompt
+from more_r1.reasoning.scoring import score
+from more_r1.reasoning.trace import Trace, read_answer
+from more_r1.schema import Schema
+from more_r1.training.examples import Epochs, Example, draw
+from more_r1.training.learner import Learned, TrainingRecipe, finished, learn, rates
+from more_r1.training.recipe import RecipeError
+from more_r1.training.run import Run
+
+
+class SftRecipe(TrainingRecipe):
+    """Supervised fine-tuning on completions; the defaults are the paper's where it gives them."""
+
+    model: str
+    """A model folder or hub name."""
+    data: Path
+    """A directory in the MORE layout."""
+    traces: Path | Literal["oracle"] = "oracle"
+    """JSONL of `img_id`, `object`, `span`, `completion`; `oracle` is the embedded benchmark's own, DATA/oracle/train.jsonl."""
+    share: float = Field(default=0.25, gt=0, le=1)
+    """Share of the training pairs that is drawn from every class; the rest is for stage 2."""
+    draw_seed: int = 0
+    """Of the draw of pairs and of the validation pairs, apart from `seed`: seeds can share their pairs."""
+    form: PromptForm = PromptForm()
+    """How to ask; fields that are not given stay as the model was asked before."""
+    epochs: int = Field(default=20, ge=1)
+    lr: float = Field(default=1e-4, gt=0)
+    batch_pairs: int = Field(default=16, ge=1)
+    """Most pairs of a step."""
+    freeze_vision: bool = True
+    validate_every: float = Field(default=1.0, gt=0)
+    """Epochs from one validation to the next; the last step is always validated."""
+    valid_pairs: int = Field(default=500, ge=1)
+    """How many pairs of the valid split are scored; all of them if it has fewer."""
+    max_new_tokens: int = Field(default=512, ge=1)
+
+    @field_serializer("form")
+    def _given(self, form: PromptForm) -> dict[str, Any]:
+        return form.model_dump(mode="json", exclude_unset=True)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair with its document and gold label."""
+
+    document: Document
+    pair: Pair
+    label: str
+
+
+def run_sft(recipe: SftRecipe) -> Learned:
+    """Fine-tune `recipe.model`; the best model by validation F1 is `best/` in the run folder, the last one `final/`.
+
+    A finished run is left as it is, an unfinished one is gone on with. Raises RecipeError where the folder holds another run
+    and where data or traces are not fit for it.
+    """
+    console = Console(quiet=not PartialState().is_main_process)
+    run = Run(recipe, recipe.out)
+    if done := finished(run, console):
+        return done
+    schema = Schema.more()
+    train, valid = _samples(recipe, "train"), _samples(recipe, "valid")
+    backbone = load_backbone(recipe.model)
+    given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
+    backbone = replace(backbone, form=backbone.form.model_copy(update=given))
+    if recipe.freeze_vision:
+        backbone.model.model.visual.requires_grad_(False)
+
+    drawn = [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]
+    documents = _examples(recipe, backbone.form, schema, drawn)
+    pairs = sum(map(len, documents))
+    if not pairs:
+        raise RecipeError(f"{_traces(recipe)}: no usable trace for any of the {len(drawn)} pairs that were drawn")
+    batches = Epochs(documents, recipe.epochs, recipe.batch_pairs, recipe.seed)
+    without = f", {len(drawn) - pairs} more have no usable trace" if pairs < len(drawn) else ""
+    console.print(f"{pairs} of {len(train)} pairs, {len(documents)} documents{without}; {len(batches)} steps", soft_wrap=True)
+
+    asked = _sample(valid, recipe.valid_pairs, recipe.draw_seed)
+    every = recipe.validate_every * len(batches) / recipe.epochs
+    times = int(len(batches) / every)
+    return learn(
+        backbone,
+        recipe,
+        run,
+        batches,
+        rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
+        validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
+        validate_at=frozenset([*(max(round(every * time), 1) for time in range(1, times + 1)), len(batches)]),
+    )
+
+
+def validate(backbone: Backbone, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:
+    """Figures of greedy answers, the samples split among the processes: the benchmark's four and the share of broken form."""
+    state = PartialState()
+    mine = samples[len(samples) * state.process_index // state.num_processes :]
+    mine = mine[: len(samples) * (state.process_index + 1) // state.num_processes - (len(samples) - len(mine))]
+    prompts = [build_prompt(sample.document, sample.pair, schema, backbone.form) for sample in mine]
+    completions = generate(backbone, prompts, max_new_tokens)
+    answers = gather_object([read_answer(text, schema, backbone.form.reasoning) for text in completions])
+    scores = asdict(score([sample.label for sample in samples], answers))
+    figures = {name: float(scores[name]) for name in ("f1", "accuracy", "precision", "recall")}
+    return figures | {"broken": answers.count(None) / len(answers)}
+
+
+def _samples(recipe: SftRecipe, split: str) -> list[Sample]:
+    documents = load_documents(recipe.data, split)
+    pairs = [(document, pair) for document in documents for pair in document.pairs]
+    samples = [Sample(document, pair, pair.label) for document, pair in pairs if pair.label is not None]
+    if not samples:
+        raise RecipeError(f"data={recipe.data}: the {split} split has no labelled pair")
+    return samples
+
+
+def _sample(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
+    """At most so many of them, in their own order, so that pairs of a document stay neighbours."""
+    taken = Random(f"{seed} valid").sample(range(len(samples)), min(most, len(samples)))
+    return [samples[index] for index in sorted(taken)]
+
+
+def _examples(recipe: SftRecipe, form: PromptForm, schema: Schema, samples: Sequence[Sample]) -> list[list[Example]]:
+    """The examples by document. A trace that breaks the form or ends in another label than the gold one is left out."""
+    traces = {} if form.reasoning == "none" else _read_traces(_traces(recipe))
+    documents: dict[str, list[Example]] = {}
+    for sample in samples:
+        if form.reasoning == "none":
+            completion = Trace((), sample.label).render()
+        else:
+            span = sample.document.entity(sample.pair.entity).span
+            completion = traces.get((sample.document.id, sample.pair.object, (span.start, span.end)), "")
+            if read_answer(completion, schema) != sample.label:
+                continue
+        prompt = build_prompt(sample.document, sample.pair, schema, form)
+        documents.setdefault(sample.document.id, []).append(Example(prompt, completion))
+    return list(documents.values())
+
+
+def _traces(recipe: SftRecipe) -> Path:
+    return recipe.data / "oracle" / "train.jsonl" if recipe.traces == "oracle" else recipe.traces
+
+
+def _read_traces(path: Path) -> dict[tuple[str, str, tuple[int, int]], str]:
+    """Completions by document, object and span."""
+    try:
+        return {(fact.img_id, fact.object, fact.span): fact.completion or "" for fact in read_oracle(path)}
+    except OSError as error:
+        raise RecipeError(f"traces={path}: cannot be read ({error.strerror}); give a JSONL file of traces") from error

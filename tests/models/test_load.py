@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from more_r1.models.load import Backbone, ModelError, load_backbone, save_backbone
+from more_r1.models.tiny import build_tiny
+from more_r1.reasoning.prompt import Prompt, PromptForm
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Backbone:
+    return build_tiny(["see"], seed=0, form=PromptForm(wording="short", reasoning="none"))
+
+
+@pytest.fixture
+def folder(tiny: Backbone, tmp_path: Path) -> Path:
+    save_backbone(tiny, tmp_path / "deep" / "model")
+    return tmp_path / "deep" / "model"
+
+
+def test_what_is_saved_loads_the_same(tiny: Backbone, folder: Path) -> None:
+    loaded = load_backbone(folder, device="cpu")
+    assert loaded.form == tiny.form
+    weights = tiny.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.model.state_dict().items())
+    prompt = Prompt((("see",), ("<think>",)))
+    assert loaded.encoder.prompt(prompt) == tiny.encoder.prompt(prompt)
+    assert loaded.encoder.processor.tokenizer.padding_side == "left"
+    assert not loaded.model.training
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert json.loads((folder / "processor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"
+
+
+def test_weights_can_be_saved_at_half_the_size(tiny: Backbone, tmp_path: Path, folder: Path) -> None:
+    save_backbone(tiny, tmp_path / "half", dtype=torch.bfloat16)
+    sizes = [(path / "model.safetensors").stat().st_size for path in (tmp_path / "half", folder)]
+    assert sizes[0] < 0.52 * sizes[1]
+    assert tiny.model.dtype == torch.float32
+    loaded = load_backbone(tmp_path / "half", device="cpu")
+    assert loaded.model.dtype == torch.float32
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, tiny.model.state_dict()[name].bfloat16().float())
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tiny: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "left-over").touch()
+    before = sorted(path.name for path in folder.iterdir())
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny.encoder.processor), "save_pretrained", fail)
+        with pytest.raises(OSError, match="disk full"):
+            save_backbone(tiny, folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    save_backbone(tiny, folder)
+    assert not (folder / "left-over").exists()
+
+
+def test_without_a_form_the_default_holds(folder: Path) -> None:
+    (folder / "more_r1.json").unlink()
+    assert load_backbone(folder, device="cpu").form == PromptForm()
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("ran"),))  # type: ignore[return-value]
+
+
+def spoil_type(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "qwen2"}))
+
+
+def spoil_window(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "layer_types": None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def spoil_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload()))
+
+
+def spoil_form(folder: Path) -> None:
+    (folder / "more_r1.json").write_text('{"wording": "none such"}')
+
+
+def spoil_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_type, "a qwen2 model"),
+        (spoil_window, "sliding"),
+        (spoil_weights, "cannot be loaded"),
+        (spoil_form, "not a prompt form"),
+        (spoil_config, "no config.json"),
+    ],
+)
+def test_bad_folders_cost_one_clear_line(folder: Path, spoil: object, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    spoil(folder)  # type: ignore[operator]
+    with pytest.raises(ModelError, match=says) as caught:
+        load_backbone(folder, device="cpu")
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (folder / "ran").exists()

@@ -1,0 +1,59 @@
+"""Two processes, each with its part of every batch, learn what one learns alone, and go on after a kill."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from colours import child
+from safetensors.torch import load_file
+
+SERVER = multiprocessing.get_context("forkserver")
+
+
+def start(out: Path, processes: int, **settings: Any) -> list[Any]:
+    """As `accelerate launch --cpu --num_processes N` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = []
+    for rank in range(processes):
+        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+        arguments = (str(out), {"draws": False, **settings}, environment if processes > 1 else {})
+        started.append(SERVER.Process(target=child, args=arguments))
+        started[-1].start()
+    return started
+
+
+def finish(out: Path, processes: int, **settings: Any) -> list[dict[str, Any]]:
+    for process in start(out, processes, **settings):
+        process.join(60)
+        assert process.exitcode == 0
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_learn_what_one_learns(tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    # The completions are ragged: the mean over tokens is not the mean of the two processes' means.
+    one = finish(alone, 1)
+    for process in (processes := start(together, 2)):
+        while process.is_alive() and not (together / "checkpoint" / "00000004").exists():
+            time.sleep(0.002)
+    for process in processes:
+        process.kill()
+        process.join()
+    assert not (together / "result.json").exists()
+    two = finish(together, 2)
+    assert [event["step"] for event in one] == [event["step"] for event in two]
+    for mine, theirs in zip(one, two, strict=True):
+        figures = {name: value for name, value in mine.items() if name not in ("seconds", "tokens")}
+        assert figures == pytest.approx({name: theirs[name] for name in figures}, rel=1e-4, abs=1e-6)
+    weights, others = (load_file(out / "final" / "model.safetensors") for out in (alone, together))
+    for name, tensor in weights.items():
+        assert (tensor - others[name]).abs().max() < 1e-4, name

@@ -1,0 +1,153 @@
+"""Stage 1 through its public verb, on a small folder in the MORE layout that the tests draw."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from more_r1.document import Box, Document, Entity, Object, Pair, Span
+from more_r1.formats.more import write_more
+from more_r1.models.load import load_backbone, save_backbone
+from more_r1.models.tiny import build_tiny
+from more_r1.reasoning.prompt import PromptForm
+from more_r1.reasoning.trace import Trace
+from more_r1.schema import NONE, Schema
+from more_r1.training.recipe import RecipeError
+from more_r1.training.sft import SftRecipe, run_sft
+
+LABELS = {"red": "/per/per/partner", "blue": "/per/org/member_of", "white": NONE}
+WORDS = (
+    "<answer>",
+    "</answer>",
+    "<think>",
+    "</think>",
+    "Step",
+    "Ann",
+    "sings",
+    *LABELS,
+    *(f"/{part}" for label in Schema.more().labels[1:] for part in label.split("/")[1:]),
+    NONE,
+)
+STEPS = ("The crop shows {0}.", "It is about that.", "It is Ann.", "A (per) and a (per).", "{1}, none", "It is {1}.")
+
+
+def document(number: int) -> Document:
+    """A white picture with two coloured halves; a half's colour alone decides its label."""
+    colours = [list(LABELS)[number % 3], list(LABELS)[(number // 3) % 3]]
+    image = Image.new("RGB", (112, 56))
+    for half, colour in enumerate(colours):
+        image.paste(colour, (56 * half, 0, 56 * half + 56, 56))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    halves = tuple(Object(id=f"half{i}", box=Box(cx=0.25 + 0.5 * i, cy=0.5, w=0.5, h=1)) for i in range(2))
+    return Document(
+        id=f"{number:04}.png",
+        image=file.getvalue(),
+        tokens=("Ann", "sings"),
+        objects=halves,
+        entities=(Entity(id="0-1", span=Span(start=0, end=1)),),
+        pairs=tuple(Pair(object=half.id, entity="0-1", label=LABELS[c]) for half, c in zip(halves, colours, strict=True)),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("more")
+    train = [document(number) for number in range(18)]
+    write_more({"train": train, "valid": [document(number) for number in range(9)]}, folder, Schema.more())
+    lines = []
+    for one in train:
+        for pair in one.pairs:
+            steps = tuple(step.format(pair.object, pair.label) for step in STEPS)
+            facts = {"img_id": one.id, "object": pair.object, "span": [0, 1]}
+            lines.append(json.dumps(facts | {"completion": Trace(steps, pair.label or "").render()}))
+    (folder / "oracle").mkdir(exist_ok=True)
+    (folder / "oracle" / "train.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "model"
+    save_backbone(build_tiny(WORDS, 0, PromptForm(wording="short", whole_pixels=56 * 112, crop_pixels=56 * 56)), folder)
+    return folder
+
+
+def recipe(base: Path, data: Path, out: Path, **settings: Any) -> SftRecipe:
+    defaults = {"epochs": 1, "share": 1.0, "batch_pairs": 8, "valid_pairs": 6, "max_new_tokens": 12, "threads": 1, "lr": 2e-3}
+    return SftRecipe.model_validate({"model": str(base), "data": data, "out": out, **defaults, **settings})
+
+
+def events(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_answers_alone_are_learnt_from_the_crop(base: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = {"form": {"reasoning": "none"}, "epochs": 16, "freeze_vision": False, "valid_pairs": 99, "validate_every": 8}
+    done = run_sft(recipe(base, data, out, **settings))
+    assert done.best is not None and done.best["f1"] == 1.0 and done.model == out / "best"
+    assert done.best["broken"] == 0
+    log = events(out)
+    assert [event["step"] for event in log if "valid_f1" in event] == [40, 80]
+    assert sum(event["tokens"] for event in log if "loss" in event) < sum(e["repeated_tokens"] for e in log if "loss" in e)
+    form = load_backbone(done.model).form
+    assert form == PromptForm(wording="short", whole_pixels=56 * 112, crop_pixels=56 * 56, reasoning="none")
+    assert run_sft(recipe(base, data, out, **settings)) == done
+
+
+def test_a_frozen_vision_tower_keeps_its_weights_and_the_rest_learns(base: Path, data: Path, tmp_path: Path) -> None:
+    done = run_sft(recipe(base, data, tmp_path / "run"))
+    before, after = load_backbone(base).model.state_dict(), load_backbone(done.out / "final").model.state_dict()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed and changed == {name for name in before if ".visual." not in name}
+
+
+def test_the_loss_falls_on_traces_and_only_the_share_is_used(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_sft(recipe(base, data, tmp_path / "run", share=0.25, epochs=4))
+    losses = [event["loss"] for event in events(tmp_path / "run") if "loss" in event]
+    assert losses[-1] < losses[0] / 1.5
+    assert "9 of 36 pairs" in capsys.readouterr().out
+
+
+def test_traces_that_do_not_end_in_the_gold_answer_are_left_out(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (data / "oracle" / "train.jsonl").read_text().splitlines()
+    wrong = json.loads(lines[0])
+    gold = document(0).pairs[0].label
+    wrong["completion"] = wrong["completion"].replace(f"<answer>{gold}<", "<answer>/loc/loc/contain<")
+    broken = json.loads(lines[1]) | {"completion": "<think> Step 1: no more </think>"}
+    own = tmp_path / "own.jsonl"
+    own.write_text("\n".join([json.dumps(wrong), json.dumps(broken), *lines[2:-1]]) + "\n")
+    run_sft(recipe(base, data, tmp_path / "run", traces=own))
+    assert "33 of 36 pairs, 17 documents, 3 more have no usable trace" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, r"traces=.*own\.jsonl: cannot be read"), ("", r"own\.jsonl: no usable trace"), ("{}\n", r"own\.jsonl:1")],
+)
+def test_bad_traces_are_named_and_leave_no_folder(
+    base: Path, data: Path, tmp_path: Path, text: str | None, message: str
+) -> None:
+    own = tmp_path / "own.jsonl"
+    if text is not None:
+        own.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        run_sft(recipe(base, data, tmp_path / "run", traces=own))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_draw_is_another_recipe(base: Path, data: Path, tmp_path: Path) -> None:
+    run_sft(recipe(base, data, tmp_path / "run"))
+    with pytest.raises(RecipeError, match="draw_seed=0 there, 1 here"):
+        run_sft(recipe(base, data, tmp_path / "run", draw_seed=1))
