@@ -64,7 +64,9 @@ def data_synth(
         task = bar.add_task("drawing", total=total)
         for split, _ in write_benchmark(directory, documents, seed):
             bar.update(task, advance=1, description=split)
-    console.print(f"{directory}: {', '.join(f'{n} {split}' for split, n in sizes(documents).items())} documents", soft_wrap=True)
+    console.print(
+        f"{directory}: {', '.join(f'{n} {split}' for split, n in sizes(documents).items())} documents", soft_wrap=True
+    )
 
 
 @data.command("check")

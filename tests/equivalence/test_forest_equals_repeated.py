@@ -169,3 +169,11 @@ def test_gradient_checkpointing_changes_nothing(tiny: Backbone, siblings: tuple[
     saving.model.activation_checkpointing_enable()
     assert saving.model.model.language_model.layers[0].gradient_checkpointing
     assert relative(gradients(saving, logprobs(saving.model, forest), 0), plain) < 1e-6
+
+
+def test_without_a_forest_the_model_is_the_stock_one(backbone: Backbone) -> None:
+    ids = torch.randint(0, 300, (3, 20), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(20) >= torch.tensor([0, 4, 11])[:, None]).long()
+    with torch.no_grad():
+        ours, stock = (each.model(ids, attention_mask=mask).logits for each in (backbone, as_stock(backbone)))
+    assert torch.equal(ours[mask.bool()], stock[mask.bool()])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from run_folders import HOSTILE, STEPS, draw, record, write
 
-from more_r1.evaluation.gallery import Prediction, choose
+from more_r1.evaluation.gallery import choose, read_prediction
 from more_r1.evaluation.metrics import PredictionError, score_file
 from more_r1.evaluation.report import write_report
 
@@ -164,7 +164,7 @@ def test_the_number_of_browsed_predictions_is_limited_and_said(tmp_path: Path) -
 
 def test_the_choice_is_mixed_whole_and_the_same_every_time() -> None:
     kinds = [(LABEL, LABEL), ("none", "none"), ("none", "none"), (LABEL, "none"), ("none", None)]
-    everything = [Prediction.read(record(number, *kinds[number % 5]), "here") for number in range(200)]
+    everything = [read_prediction(record(number, *kinds[number % 5]), "here") for number in range(200)]
     chosen = choose(everything, 40)
     assert chosen == choose(everything, 40)
     right = [p for p in chosen if p.gold == p.predicted]

@@ -9,68 +9,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from more_r1.document import Box, DocumentError, open_image
 from more_r1.evaluation.metrics import PredictionError
-from more_r1.reasoning.trace import TraceError, parse_trace
+from more_r1.reasoning.prediction import Prediction
+from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import NONE, Relation, Schema
 
 PICTURE_SIDE = 480  # pixels of the longer side
 
 
-class Prediction(BaseModel):
-    """One line of predictions.jsonl, as far as a report shows it.
-
-    `gold` None is unknown, `predicted` None a completion that broke the form. `box` is centre and size as fractions.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    document: str
-    image: str | None = None
-    tokens: tuple[str, ...]
-    object: str
-    box: tuple[float, float, float, float]
-    entity: str
-    span: tuple[int, int]
-    gold: str | None = None
-    predicted: str | None = None
-    hops: int | None = None
-    objects: int | None = None
-    entities: int | None = None
-    completion: str = ""
-
-    @property
-    def corners(self) -> tuple[float, float, float, float]:
-        """The box's left, top, right and bottom as fractions of the picture, clipped to it."""
-        cx, cy, w, h = self.box
-        left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in Box(cx=cx, cy=cy, w=w, h=h).corners)
-        return left, top, right, bottom
-
-    @classmethod
-    def read(cls, record: dict[str, Any], place: str) -> Prediction:
-        """From a record of the file; PredictionError names the `place` and the field that does not fit."""
-        try:
-            prediction = cls.model_validate(record)
-            prediction.corners  # noqa: B018 - a box that is none is this line's fault, to be named here
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "box"
-            raise PredictionError(f"{place}: {field}: {first['msg'].lower()}; write it anew with `more-r1 evaluate`") from error
-        return prediction
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The steps of the completion; none where it has none or broke the form."""
-        if self.predicted is None:
-            return ()
-        # That the answer is a label was checked when the pair was evaluated: here it is its own schema.
-        relations = () if self.predicted == NONE else (Relation(label=self.predicted, meaning=""),)
-        try:
-            return parse_trace(self.completion, Schema(relations=relations)).steps
-        except TraceError:
-            return ()
+def read_prediction(record: dict[str, Any], place: str) -> Prediction:
+    """A record of predictions.jsonl; PredictionError names the `place` and the field that does not fit."""
+    try:
+        prediction = Prediction.model_validate(record)
+        _corners(prediction)  # a box that is none is this line's fault, to be named here
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "box"
+        raise PredictionError(f"{place}: {field}: {first['msg'].lower()}; write it anew with `more-r1 evaluate`") from error
+    return prediction
 
 
 def choose(predictions: Sequence[Prediction], limit: int) -> list[Prediction]:
@@ -107,8 +66,26 @@ def page_data(predictions: Iterable[Prediction], run: Path) -> dict[str, Any]:
             documents[key] = len(shown)
             shown.append({"id": prediction.document, "tokens": prediction.tokens, **_picture(prediction.image, run)})
         own = prediction.model_dump(include={"object", "entity", "span", "gold", "predicted", "hops", "completion"})
-        pairs.append({**own, "document": documents[key], "corners": prediction.corners, "steps": prediction.steps})
+        pairs.append({**own, "document": documents[key], "corners": _corners(prediction), "steps": _steps(prediction)})
     return {"documents": shown, "pairs": pairs}
+
+
+def _corners(prediction: Prediction) -> tuple[float, float, float, float]:
+    """The box's left, top, right and bottom as fractions of the picture, clipped to it."""
+    cx, cy, w, h = prediction.box
+    left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in Box(cx=cx, cy=cy, w=w, h=h).corners)
+    return left, top, right, bottom
+
+
+def _steps(prediction: Prediction) -> tuple[str, ...]:
+    """The steps of the completion; none where it has none or broke the form."""
+    label = prediction.predicted
+    if label is None:
+        return ()
+    # That the answer is a label was checked when the pair was evaluated: here it is a schema of its own.
+    relations = () if label == NONE else (Relation(label=label, meaning=""),)
+    trace = prediction.trace(Schema(relations=relations), PromptForm())
+    return trace.steps if trace else ()
 
 
 def _picture(image: str | None, run: Path) -> dict[str, Any]:

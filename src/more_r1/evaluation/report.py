@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
 from more_r1.evaluation.curves import curves, read_log
-from more_r1.evaluation.gallery import Prediction, choose, page_data
+from more_r1.evaluation.gallery import choose, page_data, read_prediction
 from more_r1.evaluation.metrics import Metrics, Outcome, PredictionError, measure, read_records
 from more_r1.evaluation.published import PUBLISHED
+from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import NONE
 
 MOST_LABELS = 40
@@ -100,7 +101,7 @@ def _confusion(predictions: Sequence[Prediction]) -> Confusion | None:
 def _predictions(path: Path) -> list[Prediction]:
     if not path.is_file():
         return []
-    return [Prediction.read(record, f"{path}:{number}") for number, record in read_records(path)]
+    return [read_prediction(record, f"{path}:{number}") for number, record in read_records(path)]
 
 
 def _metrics(path: Path, predictions: Sequence[Prediction]) -> Metrics | None:

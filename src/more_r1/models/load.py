@@ -81,7 +81,6 @@ def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | N
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        partial.chmod(0o755)  # mkdtemp makes private folders
         model = backbone.model
         weights = _cast(model.state_dict(), dtype)
         stored = model.config.dtype
@@ -92,6 +91,10 @@ def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | N
             model.config.dtype = stored
         backbone.encoder.processor.save_pretrained(partial)
         (partial / FORM_FILE).write_text(json.dumps(backbone.form.model_dump(), indent=2) + "\n", encoding="utf-8")
+        # mkdtemp and safetensors make private what others may read.
+        partial.chmod(0o755)
+        for file in partial.iterdir():
+            file.chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
         partial.replace(folder)

@@ -67,7 +67,7 @@ def predicted(document: Document, pair: Pair, completion: str, schema: Schema, f
         gold=pair.label,
         predicted=answer,
         hops=pair.hops,
-        objects=len({p.object for p in document.pairs}),
-        entities=len({p.entity for p in document.pairs}),
+        objects=len(document.objects),
+        entities=len(document.entities),
         completion=completion,
     )

@@ -265,7 +265,9 @@ def realise(draft: Draft, id: str, folder: Path, random: Random) -> tuple[Docume
     for thing, corners in zip(draft.things, boxes, strict=True):
         counts[thing.type] += 1
         ids.append(f"{thing.type}_{counts[thing.type]}")
-        objects.append(Object(id=ids[-1], box=Box.from_pixels(*corners, width=image.width, height=image.height), type=thing.type))
+        objects.append(
+            Object(id=ids[-1], box=Box.from_pixels(*corners, width=image.width, height=image.height), type=thing.type)
+        )
     entities = [
         Entity(id=f"{m.start}-{m.end}", span=Span(start=m.start, end=m.end), type=EVERYONE[m.name].type) for m in draft.asked
     ]

@@ -85,7 +85,8 @@ class _Frame:
     def __call__(self, *fractions: float) -> list[float]:
         """x, y, x, y ... as fractions -> pixels of the large canvas."""
         return [
-            (self.top if index % 2 else self.left) * _SCALE + value * self.side * _SCALE for index, value in enumerate(fractions)
+            (self.top if index % 2 else self.left) * _SCALE + value * self.side * _SCALE
+            for index, value in enumerate(fractions)
         ]
 
     def width(self, fraction: float) -> int:
@@ -121,7 +122,16 @@ def _person(canvas: Canvas, at: _Frame, thing: Thing, random: Random) -> None:
     canvas.rectangle(at(0.43, 0.48, 0.57, 0.6), fill=skin)
     canvas.ellipse(at(0.3, 0.12, 0.7, 0.56), fill=skin)
     if style == "curls":
-        for x, y in ((0.28, 0.28), (0.32, 0.16), (0.44, 0.09), (0.57, 0.09), (0.68, 0.16), (0.72, 0.28), (0.26, 0.4), (0.74, 0.4)):
+        for x, y in (
+            (0.28, 0.28),
+            (0.32, 0.16),
+            (0.44, 0.09),
+            (0.57, 0.09),
+            (0.68, 0.16),
+            (0.72, 0.28),
+            (0.26, 0.4),
+            (0.74, 0.4),
+        ):
             canvas.ellipse(at(x - 0.1, y - 0.08, x + 0.1, y + 0.12), fill=colour)
     else:
         canvas.pieslice(at(0.28, 0.07, 0.72, 0.5), 180, 360, fill=colour)

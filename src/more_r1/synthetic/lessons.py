@@ -21,7 +21,7 @@ from more_r1.synthetic.benchmark import Draft, make_split
 from more_r1.synthetic.drawing import draw
 from more_r1.synthetic.oracle import PHRASES, called, explain, identify
 from more_r1.synthetic.story import Mention, Story
-from more_r1.synthetic.world import BADGES, BY_KIND, EVERYONE, PROPS, SCENES, Thing
+from more_r1.synthetic.world import BADGES, EVERYONE, PROPS, SCENES, Thing
 
 TASK = "Answer the question\n"
 # The whole picture and the crop in the tiny model's resolution: 16 and 4 tokens.
@@ -121,7 +121,10 @@ def fact(random: Random) -> tuple[str, str]:
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Every word of the embedded world: names, headlines, questions, reasoning, tags and parts of labels."""
-    texts = [TASK, "Headline: Entity: Question: left right middle yes , as no mention of ( ) 1 2 3 4 5 6 7 8 9 0 per org loc misc"]
+    texts = [
+        TASK,
+        "Headline: Entity: Question: left right middle yes , as no mention of ( ) 1 2 3 4 5 6 7 8 9 0 per org loc misc",
+    ]
     texts += [f"{r.name} {r.nickname} {r.home} {' '.join(r.look)}" for r in EVERYONE.values()]
     texts += [*SCENES, *PROPS, *BADGES, *headlines.words(), *PHRASES.values()]
     schema, form = Schema.more(), PromptForm(wording="short", whole_pixels=WHOLE_PIXELS, crop_pixels=CROP_PIXELS)
@@ -130,7 +133,10 @@ def vocabulary() -> tuple[str, ...]:
         random = Random(index)
         texts += [answer for _, answer in _read(draft.story, random)] + [question for question, _ in _read(draft.story, random)]
         texts += [part for _ in range(4) for part in fact(random)]
-        texts += ["Is it named ? What is seen ? What is the scene ?", *(f"{known(t)} . {_link(t, draft.story)}" for t in draft.things)]
+        texts += [
+            "Is it named ? What is seen ? What is the scene ?",
+            *(f"{known(t)} . {_link(t, draft.story)}" for t in draft.things),
+        ]
         texts += [explain(draft.things, t, m, draft.story, random).render() for t in draft.things for m in draft.asked]
     for reasoning in ("steps", "none"):
         prompt = _example(form.model_copy(update={"reasoning": reasoning}), schema)

@@ -43,9 +43,7 @@ def explain(things: Sequence[Thing], thing: Thing, mention: Mention, story: Stor
     return trace
 
 
-def _explain(
-    things: Sequence[Thing], thing: Thing, mention: Mention, story: Story, verdict: Verdict, random: Random
-) -> Trace:
+def _explain(things: Sequence[Thing], thing: Thing, mention: Mention, story: Story, verdict: Verdict, random: Random) -> Trace:
     entity_type = EVERYONE[mention.name].type
     candidates = Schema.more().candidates(thing.type, entity_type)
     steps = (
@@ -126,7 +124,9 @@ def _connect(thing: Thing, mention: Mention, story: Story, verdict: Verdict, lin
         return f"It says that {link.name} {PHRASES[verdict.label]} {asked} ."
     beside = {(link.name, mention.name), (mention.name, link.name)} & set(story.beside)
     if verdict.how == "scene":
-        return f"It only sets {link.name} beside {asked} , but a {story.scene} shows that one {PHRASES[verdict.label]} the other ."
+        return (
+            f"It only sets {link.name} beside {asked} , but a {story.scene} shows that one {PHRASES[verdict.label]} the other ."
+        )
     if verdict.how == "unrelated":
         if beside:
             return f"It only sets {link.name} beside {asked} , and a {story.scene} shows nothing between such two ."

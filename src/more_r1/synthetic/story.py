@@ -12,7 +12,7 @@ from random import Random
 
 from more_r1.schema import NONE
 from more_r1.synthetic import headlines
-from more_r1.synthetic.world import BADGES, BY_KIND, EVERYONE, SCENE_RELATIONS, SCENES, Thing, held_out
+from more_r1.synthetic.world import BADGES, BY_KIND, EVERYONE, PLAIN, SCENE_RELATIONS, SCENES, Thing, held_out
 
 _MUTUAL = ("/per/per/opponent", "/per/per/partner", "/per/per/relatives")
 
@@ -87,7 +87,12 @@ def judge(thing: Thing, mention: Mention, story: Story) -> Verdict:
             forward = (fact.a, fact.b) == (thing.who, mention.name)
             if forward or (fact.label in _MUTUAL and (fact.b, fact.a) == (thing.who, mention.name)):
                 return Verdict(fact.label, 1 + link.alias + (fact.how != "said"), fact.how, thing.who)
-    for verdict in (_by_kit(thing, mention, story), _by_badge(thing, mention), _by_ring(thing, mention), _by_place(thing, mention)):
+    for verdict in (
+        _by_kit(thing, mention, story),
+        _by_badge(thing, mention),
+        _by_ring(thing, mention),
+        _by_place(thing, mention),
+    ):
         if verdict is not None:
             return verdict
     if link is not None:
@@ -234,12 +239,26 @@ def _club(label: str, club: str, alias: bool, random: Random) -> Clause:
         return _match(club, alias, random) if random.random() < 0.7 else _match(club, alias, random, player=True)
     if label == "/per/per/partner":
         return replace(_match(club, alias, random, player=True), target="q")
-    other = _match(random.choice([c.name for c in BY_KIND["club"] if c.name != club]), False, random, player=True, against=club, alias_b=alias)
+    other = _match(
+        random.choice([c.name for c in BY_KIND["club"] if c.name != club]),
+        False,
+        random,
+        player=True,
+        against=club,
+        alias_b=alias,
+    )
     return replace(other, target="q")
 
 
 def _match(
-    a: str, alias: bool, random: Random, *, player: bool = False, event: str = "", against: str = "", alias_b: bool | None = None
+    a: str,
+    alias: bool,
+    random: Random,
+    *,
+    player: bool = False,
+    event: str = "",
+    against: str = "",
+    alias_b: bool | None = None,
 ) -> Clause:
     b = against or random.choice([c.name for c in BY_KIND["club"] if c.name != a])
     swap = not player and not event and random.random() < 0.5
@@ -279,7 +298,13 @@ def _two(label: str, way: str, alias: bool, random: Random, fresh: bool) -> Clau
     _require(a != b and held_out(a, b) == fresh)
     slots = {"a": name(a, alias, random), "b": name(b, random.random() < 0.25, random)}
     if way == "said":
-        return Clause(random.choice(headlines.SAID[label]), slots, Story((), (), (Fact(a, label, b, "said"),)), "b", _thing(kinds[0], a, random))
+        return Clause(
+            random.choice(headlines.SAID[label]),
+            slots,
+            Story((), (), (Fact(a, label, b, "said"),)),
+            "b",
+            _thing(kinds[0], a, random),
+        )
     story = Story((), (), beside=((a, b),), scene=scene)
     return Clause(random.choice(headlines.NEUTRAL), slots, story, "b", _thing(kinds[0], a, random))
 
@@ -355,7 +380,7 @@ def _thing(kind: str, who: str, random: Random) -> Thing:
 
 
 def _clothes(random: Random) -> str:
-    return random.choice(("grey", "brown", "white"))
+    return random.choice(PLAIN)
 
 
 def _require(holds: bool) -> None:

@@ -62,7 +62,9 @@ def _table(kind: str, rows: str) -> tuple[Referent, ...]:
     return tuple(found)
 
 
-PERSONS = _table("person", """
+PERSONS = _table(
+    "person",
+    """
     Maya | Comet | black short
     Leo | Falcon | black long
     Ida | Duchess | black curls
@@ -79,8 +81,11 @@ PERSONS = _table("person", """
     Amir | Sphinx | grey long
     Elsa | Glacier | grey curls
     Paul | Rocket | grey bun
-""")
-CLUBS = _table("club", """
+""",
+)
+CLUBS = _table(
+    "club",
+    """
     Gulls | Sailors | teal star | Lume
     Foxes | Hunters | orange cross | Orra
     Rovers | Wanderers | green diamond | Tavik
@@ -89,8 +94,11 @@ CLUBS = _table("club", """
     Titans | Giants | red arrow | Quell
     Saints | Halos | pink heart | Marn
     Otters | Divers | blue disc | Ysta
-""")
-BRANDS = _table("brand", """
+""",
+)
+BRANDS = _table(
+    "brand",
+    """
     Solex | SLX | bolt
     Vanta | VNT | bars
     Quiro | QRO | hexagon
@@ -99,14 +107,20 @@ BRANDS = _table("brand", """
     Zimo | ZMO | chevron
     Tekta | TKT | square
     Aurex | ARX | dots
-""")
-GROUPS = _table("group", """
+""",
+)
+GROUPS = _table(
+    "group",
+    """
     Helix | HLX | red
     Orbis | ORB | blue
     Magna | MGN | green
     Unio | UNO | orange
-""")
-CITIES = _table("city", """
+""",
+)
+CITIES = _table(
+    "city",
+    """
     Lume | Lanternport | tower | Norva
     Orra | Oldgate | arch | Norva
     Tavik | Whitecliff | dome | Zeland
@@ -115,37 +129,53 @@ CITIES = _table("city", """
     Quell | Quietbay | lighthouse | Kasta
     Marn | Ironhill | bridge | Ubria
     Ysta | Snowmouth | wheel | Ubria
-""")
-COUNTRIES = _table("country", """
+""",
+)
+COUNTRIES = _table(
+    "country",
+    """
     Norva | Northland | red white
     Zeland | Islands | blue yellow
     Kasta | Steppes | green black
     Ubria | Deltaland | purple orange
-""")
-NATIONS = _table("nation", """
+""",
+)
+NATIONS = _table(
+    "nation",
+    """
     Norvan | Northern | red white
     Zelandic | Islander | blue yellow
     Kastan | Steppe | green black
     Ubrian | Deltan | purple orange
-""")
-PARTIES = _table("party", """
+""",
+)
+PARTIES = _table(
+    "party",
+    """
     Reform | Reformers | red
     Unity | Uniters | blue
     Dawn | Risers | green
     Forward | Marchers | yellow
-""")
-AWARDS = _table("award", """
+""",
+)
+AWARDS = _table(
+    "award",
+    """
     Golden Leaf | Leaf | gold
     Silver Pen | Pen | silver
     Crystal Star | Star | blue
     Bronze Oak | Oak | brown
-""")
-EVENTS = _table("event", """
+""",
+)
+EVENTS = _table(
+    "event",
+    """
     Spring Cup | Cup |
     Coast Games | Games |
     Moon Derby | Derby |
     Lake Open | Open |
-""")
+""",
+)
 
 EVERYONE = {r.name: r for r in (*PERSONS, *CLUBS, *BRANDS, *GROUPS, *CITIES, *COUNTRIES, *NATIONS, *PARTIES, *AWARDS, *EVENTS)}
 BY_KIND = {kind: tuple(r for r in EVERYONE.values() if r.kind == kind) for kind in _TYPE_OF}
