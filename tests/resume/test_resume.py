@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -54,11 +55,12 @@ def last_step(out: Path) -> int:
 
 def assert_newest_is_complete(out: Path) -> None:
     """Watched from outside, while the run goes on."""
-    newest = max(out.glob("checkpoint/[0-9]*"), default=None)
-    if newest is not None:
-        there = {file.name for file in newest.iterdir()} if newest.exists() else set()
-        if newest == max(out.glob("checkpoint/[0-9]*"), default=None):  # it is not being removed for a newer one
-            assert there == {"model.safetensors", "optimizer.bin", "random_states_0.pkl", "progress.json"}
+    with suppress(FileNotFoundError):  # removed between two looks
+        newest = max(out.glob("checkpoint/[0-9]*"), default=None)
+        there = {file.name for file in newest.iterdir()} if newest else set()
+        if newest is None or newest != max(out.glob("checkpoint/[0-9]*")) or (out / "result.json").exists():
+            return  # none yet, or one that is being removed for a newer one or at the end
+        assert there == {"model.safetensors", "optimizer.bin", "random_states_0.pkl", "progress.json"}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,9 @@ def test_killed_while_a_checkpoint_is_written(tmp_path: Path, whole: Path) -> No
                 process.join()
                 caught += part.exists()
     assert caught, "no kill hit a checkpoint while it was written"
-    finish(out)
+    process = start(out)
+    while process.is_alive():
+        assert_newest_is_complete(out)
     assert_same(out, whole)
 
 
@@ -127,6 +131,14 @@ def test_without_the_random_state_the_run_would_differ(tmp_path: Path, whole: Pa
     """The model of these tests draws numbers as it learns; otherwise they would not notice a lost random state."""
     finish(tmp_path / "run", draws=False)
     assert log(tmp_path / "run") != log(whole)
+
+
+def test_the_best_by_validation_is_kept(whole: Path) -> None:
+    scores = {event["step"]: event["valid_f1"] for event in log(whole) if "valid_f1" in event}
+    best = max(scores, key=lambda step: scores[step])
+    assert best != max(scores), "the last being the best, these tests would notice nothing"
+    assert json.loads((whole / "result.json").read_text()) == {"steps": 18, "best_step": best, "best": {"f1": scores[best]}}
+    assert (whole / "best/model.safetensors").read_bytes() != (whole / "final/model.safetensors").read_bytes()
 
 
 def test_a_finished_run_is_left_alone_and_another_recipe_refused(whole: Path) -> None:

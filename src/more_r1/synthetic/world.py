@@ -54,131 +54,102 @@ _TYPE_OF = {
 }  # fmt: skip
 
 
-def _table(kind: str, rows: str) -> tuple[Referent, ...]:
-    found = []
-    for row in rows.strip().splitlines():
-        name, nickname, look, home = (*(cell.strip() for cell in row.split("|")), "")[:4]
-        found.append(Referent(kind, name, nickname, tuple(look.split()), home))
-    return tuple(found)
+# kind -> name | nickname | look | home, one a line.
+_ROWS = {
+    "person": """
+        Maya | Comet | black short
+        Leo | Falcon | black long
+        Ida | Duchess | black curls
+        Omar | Anvil | black bun
+        Nina | Sparrow | blond short
+        Karl | Maestro | blond long
+        Zoe | Pixie | blond curls
+        Ivan | Bear | blond bun
+        Lena | Velvet | ginger short
+        Hugo | Dynamo | ginger long
+        Tara | Tempest | ginger curls
+        Finn | Lucky | ginger bun
+        Rosa | Canary | grey short
+        Amir | Sphinx | grey long
+        Elsa | Glacier | grey curls
+        Paul | Rocket | grey bun
+    """,
+    "club": """
+        Gulls | Sailors | teal star | Lume
+        Foxes | Hunters | orange cross | Orra
+        Rovers | Wanderers | green diamond | Tavik
+        Hornets | Stingers | yellow triangle | Brenn
+        Wolves | Pack | purple crescent | Solis
+        Titans | Giants | red arrow | Quell
+        Saints | Halos | pink heart | Marn
+        Otters | Divers | blue disc | Ysta
+    """,
+    "brand": """
+        Solex | SLX | bolt
+        Vanta | VNT | bars
+        Quiro | QRO | hexagon
+        Plexo | PLX | checker
+        Norda | NRD | hourglass
+        Zimo | ZMO | chevron
+        Tekta | TKT | square
+        Aurex | ARX | dots
+    """,
+    "group": """
+        Helix | HLX | red
+        Orbis | ORB | blue
+        Magna | MGN | green
+        Unio | UNO | orange
+    """,
+    "city": """
+        Lume | Lanternport | tower | Norva
+        Orra | Oldgate | arch | Norva
+        Tavik | Whitecliff | dome | Zeland
+        Brenn | Millford | mill | Zeland
+        Solis | Sunhaven | pyramid | Kasta
+        Quell | Quietbay | lighthouse | Kasta
+        Marn | Ironhill | bridge | Ubria
+        Ysta | Snowmouth | wheel | Ubria
+    """,
+    "country": """
+        Norva | Northland | red white
+        Zeland | Islands | blue yellow
+        Kasta | Steppes | green black
+        Ubria | Deltaland | purple orange
+    """,
+    "nation": """
+        Norvan | Northern | red white
+        Zelandic | Islander | blue yellow
+        Kastan | Steppe | green black
+        Ubrian | Deltan | purple orange
+    """,
+    "party": """
+        Reform | Reformers | red
+        Unity | Uniters | blue
+        Dawn | Risers | green
+        Forward | Marchers | yellow
+    """,
+    "award": """
+        Golden Leaf | Leaf | gold
+        Silver Pen | Pen | silver
+        Crystal Star | Star | blue
+        Bronze Oak | Oak | brown
+    """,
+    "event": """
+        Spring Cup | Cup
+        Coast Games | Games
+        Moon Derby | Derby
+        Lake Open | Open
+    """,
+}
 
 
-PERSONS = _table(
-    "person",
-    """
-    Maya | Comet | black short
-    Leo | Falcon | black long
-    Ida | Duchess | black curls
-    Omar | Anvil | black bun
-    Nina | Sparrow | blond short
-    Karl | Maestro | blond long
-    Zoe | Pixie | blond curls
-    Ivan | Bear | blond bun
-    Lena | Velvet | ginger short
-    Hugo | Dynamo | ginger long
-    Tara | Tempest | ginger curls
-    Finn | Lucky | ginger bun
-    Rosa | Canary | grey short
-    Amir | Sphinx | grey long
-    Elsa | Glacier | grey curls
-    Paul | Rocket | grey bun
-""",
-)
-CLUBS = _table(
-    "club",
-    """
-    Gulls | Sailors | teal star | Lume
-    Foxes | Hunters | orange cross | Orra
-    Rovers | Wanderers | green diamond | Tavik
-    Hornets | Stingers | yellow triangle | Brenn
-    Wolves | Pack | purple crescent | Solis
-    Titans | Giants | red arrow | Quell
-    Saints | Halos | pink heart | Marn
-    Otters | Divers | blue disc | Ysta
-""",
-)
-BRANDS = _table(
-    "brand",
-    """
-    Solex | SLX | bolt
-    Vanta | VNT | bars
-    Quiro | QRO | hexagon
-    Plexo | PLX | checker
-    Norda | NRD | hourglass
-    Zimo | ZMO | chevron
-    Tekta | TKT | square
-    Aurex | ARX | dots
-""",
-)
-GROUPS = _table(
-    "group",
-    """
-    Helix | HLX | red
-    Orbis | ORB | blue
-    Magna | MGN | green
-    Unio | UNO | orange
-""",
-)
-CITIES = _table(
-    "city",
-    """
-    Lume | Lanternport | tower | Norva
-    Orra | Oldgate | arch | Norva
-    Tavik | Whitecliff | dome | Zeland
-    Brenn | Millford | mill | Zeland
-    Solis | Sunhaven | pyramid | Kasta
-    Quell | Quietbay | lighthouse | Kasta
-    Marn | Ironhill | bridge | Ubria
-    Ysta | Snowmouth | wheel | Ubria
-""",
-)
-COUNTRIES = _table(
-    "country",
-    """
-    Norva | Northland | red white
-    Zeland | Islands | blue yellow
-    Kasta | Steppes | green black
-    Ubria | Deltaland | purple orange
-""",
-)
-NATIONS = _table(
-    "nation",
-    """
-    Norvan | Northern | red white
-    Zelandic | Islander | blue yellow
-    Kastan | Steppe | green black
-    Ubrian | Deltan | purple orange
-""",
-)
-PARTIES = _table(
-    "party",
-    """
-    Reform | Reformers | red
-    Unity | Uniters | blue
-    Dawn | Risers | green
-    Forward | Marchers | yellow
-""",
-)
-AWARDS = _table(
-    "award",
-    """
-    Golden Leaf | Leaf | gold
-    Silver Pen | Pen | silver
-    Crystal Star | Star | blue
-    Bronze Oak | Oak | brown
-""",
-)
-EVENTS = _table(
-    "event",
-    """
-    Spring Cup | Cup |
-    Coast Games | Games |
-    Moon Derby | Derby |
-    Lake Open | Open |
-""",
-)
+def _referent(kind: str, row: str) -> Referent:
+    name, nickname, look, home = (*(cell.strip() for cell in row.split("|")), "", "")[:4]
+    return Referent(kind, name, nickname, tuple(look.split()), home)
 
-EVERYONE = {r.name: r for r in (*PERSONS, *CLUBS, *BRANDS, *GROUPS, *CITIES, *COUNTRIES, *NATIONS, *PARTIES, *AWARDS, *EVENTS)}
-BY_KIND = {kind: tuple(r for r in EVERYONE.values() if r.kind == kind) for kind in _TYPE_OF}
+
+BY_KIND = {kind: tuple(_referent(kind, row) for row in rows.strip().splitlines()) for kind, rows in _ROWS.items()}
+EVERYONE = {referent.name: referent for everyone in BY_KIND.values() for referent in everyone}
 
 SCENES = ("goal", "microphone", "hearth", "cradle", "lectern", "chimney", "podium", "ballot", "globe")
 PROPS = ("ball", "car", "tree", "umbrella", "chair", "lamp")

@@ -1,0 +1,83 @@
+"""Evaluation: what is written, and that a killed run goes on without asking twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from more_r1.evaluation import evaluate as module
+from more_r1.evaluation.evaluate import EvaluationError, evaluate
+from more_r1.formats import load_documents
+from more_r1.models import predict as predict_module
+from more_r1.models.load import Backbone
+from more_r1.schema import Schema
+
+SCHEMA = Schema.more()
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_module, "CHUNK_PAIRS", 3)
+
+
+def test_predictions_are_of_every_pair_in_order(random_tiny: Backbone, benchmark_dir: Path, tmp_path: Path) -> None:
+    documents = load_documents(benchmark_dir, "test")
+    told: list[tuple[int, int]] = []
+    metrics = evaluate(
+        random_tiny, documents, SCHEMA, tmp_path, max_new_tokens=4, progress=lambda done, total: told.append((done, total))
+    )
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    pairs = [(d.id, p.object, p.entity, p.label) for d in documents for p in d.pairs]
+    assert [(line["document"], line["object"], line["entity"], line["gold"]) for line in lines] == pairs
+    assert metrics.pairs == len(pairs)
+    assert metrics.broken == 1.0  # four random tokens keep no form
+    assert told[-1] == (len(pairs), len(pairs))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.jsonl", "metrics.json"}
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(
+    random_tiny: Backbone, benchmark_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = load_documents(benchmark_dir, "test")
+    whole = evaluate(random_tiny, documents, SCHEMA, tmp_path / "whole", max_new_tokens=4)
+
+    class Killed(Exception):
+        pass
+
+    calls = []
+
+    def killing(*arguments: object) -> list[str]:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise Killed
+        return real(*arguments)  # type: ignore[arg-type]
+
+    real = predict_module.generate
+    monkeypatch.setattr(predict_module, "generate", killing)
+    with pytest.raises(Killed):
+        evaluate(random_tiny, documents, SCHEMA, tmp_path / "killed", max_new_tokens=4)
+    part = tmp_path / "killed" / "predictions.part"
+    part.write_bytes(part.read_bytes() + b'{"document": "cut sh')
+    again = evaluate(random_tiny, documents, SCHEMA, tmp_path / "killed", max_new_tokens=4)
+    assert again == whole
+    prompts = [prompt for call in calls[:2] + calls[3:] for prompt in call[1]]  # type: ignore[attr-defined, index]
+    assert len(prompts) == whole.pairs
+    same = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert same[0] == same[1]
+
+
+def test_another_question_does_not_go_on_from_old_answers(random_tiny: Backbone, benchmark_dir: Path, tmp_path: Path) -> None:
+    documents = load_documents(benchmark_dir, "test")
+    key = module._fingerprint(random_tiny, documents, SCHEMA, 4)
+    (tmp_path / "predictions.part").write_text(module._header("another") + "\nnonsense\n", encoding="utf-8")
+    assert evaluate(random_tiny, documents, SCHEMA, tmp_path, max_new_tokens=4).pairs > 0
+    assert key != module._fingerprint(random_tiny, documents, SCHEMA, 5)
+    assert key != module._fingerprint(random_tiny, documents[:-1], SCHEMA, 4)
+
+
+def test_no_pairs_is_an_error(random_tiny: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="no pair"):
+        evaluate(random_tiny, [], SCHEMA, tmp_path)

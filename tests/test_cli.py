@@ -1,0 +1,138 @@
+"""The command line as a user has it: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from more_r1.cli import main
+from more_r1.formats import load_documents
+from more_r1.schema import Schema
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run `more-r1 ARGUMENTS` in this process; its exit code."""
+    monkeypatch.setattr("sys.argv", ["more-r1", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+        raise SystemExit(0)
+    return int(exit.value.code or 0)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_synth_twice_gives_the_same_bytes_and_checks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        assert run(monkeypatch, "data", "synth", tmp_path / name, "--documents", 12, "--seed", 4) == 0
+    assert run(monkeypatch, "data", "synth", tmp_path / "other", "--documents", 12, "--seed", 5) == 0
+    one, two, other = (digest(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    assert one != other
+    capsys.readouterr()
+    assert run(monkeypatch, "data", "check", tmp_path / "one", "--strict") == 0
+    assert "No faults" in capsys.readouterr().out
+
+
+def test_check_names_a_fault_and_strict_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    assert run(monkeypatch, "data", "synth", folder, "--documents", 12) == 0
+    file = folder / "txt" / "test.txt"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([lines[0].replace("'relation': '", "'relation': '/per/org/nonsense"), *lines[1:]]) + "\n")
+    capsys.readouterr()
+    assert run(monkeypatch, "data", "check", folder) == 0
+    assert run(monkeypatch, "data", "check", folder, "--strict") == 1
+    assert "nonsense" in capsys.readouterr().out
+
+
+def test_synth_does_not_write_over_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(monkeypatch, "data", "synth", tmp_path) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_convert_there_and_back(monkeypatch: pytest.MonkeyPatch, benchmark_dir: Path, tmp_path: Path) -> None:
+    lines, rows, more = tmp_path / "a.jsonl", tmp_path / "b.parquet", tmp_path / "c"
+    assert run(monkeypatch, "data", "convert", benchmark_dir, lines, "--split", "test") == 0
+    assert run(monkeypatch, "data", "convert", lines, rows) == 0
+    assert run(monkeypatch, "data", "convert", rows, more, "--split", "test") == 0
+    before, after = load_documents(benchmark_dir, "test"), load_documents(more, "test")
+    assert [d.model_copy(update={"image": b""}) for d in before] == [d.model_copy(update={"image": b""}) for d in after]
+    for one, two in zip(before, after, strict=True):
+        assert one.open_image().tobytes() == two.open_image().tobytes()
+
+
+def test_score_is_the_benchmarks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random, labels = Random(0), Schema.more().labels
+    pairs = [(random.choice(labels), random.choice(labels)) for _ in range(500)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps({"gold": gold, "predicted": answer}) + "\n" for gold, answer in pairs))
+    assert run(monkeypatch, "score", file, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    right = sum(gold == answer != "none" for gold, answer in pairs)
+    precision, recall = right / sum(a != "none" for _, a in pairs), right / sum(g != "none" for g, _ in pairs)
+    assert found["accuracy"] == sum(gold == answer for gold, answer in pairs) / 500
+    assert found["f1"] == pytest.approx(2 * precision * recall / (precision + recall), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("score", "{}/no.jsonl"), "no.jsonl"),
+        (("data", "check", "{}"), "txt"),
+        (("extract", "{}/no.png", "--text", "Maya wins", "--object", "0.5,0.5,1,1", "--entity", "Maya"), "no such image"),
+        (("extract", "{}/no.png", "--text", "Maya wins", "--object", "0.5,0.5,1,1", "--entity", "Leo"), "'Leo' is not in the text"),
+        (("extract", "{}/no.png", "--text", "Maya wins", "--object", "0.5,0.5,3,1", "--entity", "Maya"), "outside the image"),
+        (("extract", "{}/no.png", "--text", "Maya wins", "--object", "left", "--entity", "Maya"), "cx,cy,w,h"),
+        (("evaluate", "--data", "{}/no.jsonl"), "no such file"),
+        (("sft", "{}/no.yaml"), "no.yaml"),
+        (("report", "{}/no"), "no such folder"),
+    ],
+)
+def test_a_mistake_costs_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    assert run(monkeypatch, *(argument.format(tmp_path) for argument in arguments)) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_extract_and_evaluate_with_any_model_folder(
+    monkeypatch: pytest.MonkeyPatch,
+    benchmark_dir: Path,
+    random_tiny_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture = next((benchmark_dir / "img_org" / "test").iterdir())
+    asked = ["extract", picture, "--text", "Maya wins", "--object", "0.5,0.5,0.4,0.4", "--entity", "Maya", "--model", random_tiny_dir]
+    assert run(monkeypatch, *asked, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["entity"], record["box"], record["gold"]) == ("0-1", [0.5, 0.5, 0.4, 0.4], None)
+    assert run(monkeypatch, *asked) == 0
+    assert "broke the form" in capsys.readouterr().out  # random weights
+    out = tmp_path / "out"
+    options = ["--split", "test", "--limit", 2, "--max-new-tokens", 4]
+    assert run(monkeypatch, "evaluate", "--data", benchmark_dir, "--model", random_tiny_dir, "--out", out, *options) == 0
+    assert json.loads((out / "metrics.json").read_text())["broken"] == 1.0
+    assert run(monkeypatch, "report", out) == 0
+    assert (out / "report.html").stat().st_size > 10_000
