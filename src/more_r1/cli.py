@@ -57,16 +57,13 @@ def data_synth(
     """Draw the embedded benchmark in the MORE layout: the same numbers give the same bytes."""
     from more_r1.synthetic.benchmark import sizes, write_benchmark
 
-    if directory.exists() and any(directory.iterdir()):
-        raise typer.BadParameter(f"{directory} is not empty; give a new folder")
     total = sum(sizes(documents).values())
     with _bar() as bar:
         task = bar.add_task("drawing", total=total)
         for split, _ in write_benchmark(directory, documents, seed):
             bar.update(task, advance=1, description=split)
-    console.print(
-        f"{directory}: {', '.join(f'{n} {split}' for split, n in sizes(documents).items())} documents", soft_wrap=True
-    )
+    counts = ", ".join(f"{count} {split}" for split, count in sizes(documents).items())
+    console.print(f"{directory}: {counts} documents", soft_wrap=True)
 
 
 @data.command("check")

@@ -58,7 +58,7 @@ def assert_newest_is_complete(out: Path) -> None:
     with suppress(FileNotFoundError):  # removed between two looks
         newest = max(out.glob("checkpoint/[0-9]*"), default=None)
         there = {file.name for file in newest.iterdir()} if newest else set()
-        if newest is None or newest != max(out.glob("checkpoint/[0-9]*")) or (out / "result.json").exists():
+        if newest is None or newest != max(out.glob("checkpoint/[0-9]*"), default=None) or (out / "result.json").exists():
             return  # none yet, or one that is being removed for a newer one or at the end
         assert there == {"model.safetensors", "optimizer.bin", "random_states_0.pkl", "progress.json"}
 

@@ -48,9 +48,12 @@ def extract(
     entities. The labels are those of `schema`, by default MORE's. `progress` is told how many pairs are done."""
     asked = [document if document.pairs else _all_pairs(document) for document in documents]
     done = 0
-    for chunk in predict(
-        backbone, asked, schema or Schema.more(), max_new_tokens, lambda n: progress(done + n) if progress else None
-    ):
+
+    def tell(n: int) -> None:
+        if progress is not None:
+            progress(done + n)
+
+    for chunk in predict(backbone, asked, schema or Schema.more(), max_new_tokens, tell):
         done += len(chunk)
         yield from chunk
 

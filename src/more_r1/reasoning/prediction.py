@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from more_r1.document import Document, Pair
 from more_r1.reasoning.prompt import PromptForm
-from more_r1.reasoning.trace import Trace, TraceError, parse_trace
+from more_r1.reasoning.trace import Trace, TraceError, parse_trace, read_answer
 from more_r1.schema import Schema
 
 
@@ -52,10 +52,6 @@ class Prediction(BaseModel):
 def predicted(document: Document, pair: Pair, completion: str, schema: Schema, form: PromptForm) -> Prediction:
     """Read a completion on a pair."""
     box, entity = document.object(pair.object).box, document.entity(pair.entity)
-    try:
-        answer: str | None = parse_trace(completion, schema, form.reasoning).answer
-    except TraceError:
-        answer = None
     return Prediction(
         document=document.id,
         image=str(document.image) if isinstance(document.image, Path) else None,
@@ -65,7 +61,7 @@ def predicted(document: Document, pair: Pair, completion: str, schema: Schema, f
         entity=pair.entity,
         span=(entity.span.start, entity.span.end),
         gold=pair.label,
-        predicted=answer,
+        predicted=read_answer(completion, schema, form.reasoning),
         hops=pair.hops,
         objects=len(document.objects),
         entities=len(document.entities),

@@ -1,223 +1,29 @@
-"""The embedded benchmark: documents in MORE's proportions, drawn and worded from the world.
-
-Numbers are steered, not hoped for: the share of `none` in each bucket, the balance of the labels and the hops are kept
-close to their aims while documents are made, so that small sets have them too.
-"""
+"""The embedded benchmark: documents in MORE's proportions, drawn and worded from the world, in the MORE layout."""
 
 from __future__ import annotations
 
-import json
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from random import Random
 
 from more_r1.document import Box, Document, Entity, Object, Pair, Span
+from more_r1.formats.more import write_more
+from more_r1.formats.oracle import OracleFact, write_oracle
 from more_r1.schema import Schema
+from more_r1.synthetic.drafts import Draft, make_split
 from more_r1.synthetic.drawing import draw
 from more_r1.synthetic.oracle import explain
-from more_r1.synthetic.story import WAYS, Clause, Impossible, Mention, Story, Verdict, aside, compose, judge, tell
-from more_r1.synthetic.world import BADGES, BY_KIND, EVERYONE, PLAIN, PROPS, Thing, held_out
+from more_r1.synthetic.story import judge
+from more_r1.synthetic.world import EVERYONE
 
 # Documents of MORE's splits (15,486 / 1,742 / 3,036 pairs at 5.7 a document), and ours of unseen combinations.
 SHARES = {"train": 15486 / 20264, "valid": 1742 / 20264, "test": 3036 / 20264}
 UNSEEN = "test_new"
 UNSEEN_SHARE = 0.08
 DEFAULT_DOCUMENTS = 3559
-
-# How many objects and entities a document has: 3.8 and 1.5 on average.
-_OBJECTS = (1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8)
-_ENTITIES = (1, 1, 1, 1, 1, 1, 2, 2, 2, 3)
-# MORE's share of `none` where (several entities?, several objects?).
-NONE_SHARE = {(False, False): 0.05, (False, True): 0.74, (True, False): 0.33, (True, True): 0.81}
-# Aimed shares of the positives' hops; issue-wise 3 and 4 together at least a third.
-_HOPS = {1: 0.24, 2: 0.36, 3: 0.28, 4: 0.12}
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A document before it is drawn: its story, the names asked about and the things seen."""
-
-    story: Story
-    asked: tuple[Mention, ...]
-    things: tuple[Thing, ...]
-
-    def verdicts(self) -> list[list[Verdict]]:
-        """One row a thing, one column a name."""
-        return [[judge(thing, mention, self.story) for mention in self.asked] for thing in self.things]
-
-
-@dataclass
-class _Tally:
-    """What a split has so far: what the next document should bring follows from it."""
-
-    pairs: Counter[tuple[bool, bool]] = field(default_factory=Counter)
-    positives: Counter[tuple[bool, bool]] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    hops: Counter[int] = field(default_factory=Counter)
-
-    def add(self, draft: Draft) -> None:
-        bucket = (len(draft.asked) > 1, len(draft.things) > 1)
-        for row in draft.verdicts():
-            for verdict in row:
-                self.pairs[bucket] += 1
-                if verdict.hops is not None:
-                    self.positives[bucket] += 1
-                    self.labels[verdict.label] += 1
-                    self.hops[verdict.hops] += 1
-
-    def wanted(self, entities: int, objects: int, random: Random) -> int:
-        bucket = (entities > 1, objects > 1)
-        aim = (self.pairs[bucket] + entities * objects) * (1 - NONE_SHARE[bucket]) - self.positives[bucket]
-        spread = random.choice((-1, 0, 0, 1)) if objects > 1 else 0
-        return min(max(round(aim) + spread, 0), entities * objects)
-
-    def rarest(self, random: Random) -> str:
-        labels = sorted(WAYS, key=lambda label: (self.labels[label], label))
-        return random.choice(labels[:4])
-
-    def way(self, label: str, random: Random) -> tuple[str, bool]:
-        """A way to show the label and whether by nickname, so that the hops come out as aimed."""
-        total = max(sum(self.hops.values()), 1)
-        options = [(way, alias) for way in WAYS[label] for alias in (False, True)]
-        lack = [_HOPS[WAYS[label][way] + alias] - self.hops[WAYS[label][way] + alias] / total for way, alias in options]
-        if random.random() < 0.5:
-            return options[lack.index(max(lack))]
-        return random.choice(options)
-
-
-def make_split(documents: int, seed: int, *, unseen: bool = False) -> Iterator[Draft]:
-    """Drafts of one split; with `unseen` each document's main relation rests on a combination of names held out elsewhere."""
-    random = Random(seed)
-    tally = _Tally()
-    objects, entities = _stratified(_OBJECTS, documents, random), _stratified(_ENTITIES, documents, random)
-    for o, e in zip(objects, entities, strict=True):
-        positives = tally.wanted(e, o, random)
-        draft = _draft(o, e, positives, tally, random, unseen)
-        tally.add(draft)
-        yield draft
-
-
-def _stratified(values: tuple[int, ...], count: int, random: Random) -> list[int]:
-    """Each value as often as its share says, in random order."""
-    found = [values[i * len(values) // count] for i in range(count)] if count < len(values) else [
-        values[i % len(values)] for i in range(count)]  # fmt: skip
-    random.shuffle(found)
-    return found
-
-
-def _draft(objects: int, entities: int, positives: int, tally: _Tally, random: Random, unseen: bool) -> Draft:
-    best: Draft | None = None
-    best_miss = 10**6
-    for _ in range(40):
-        label = tally.rarest(random)
-        way, alias = tally.way(label, random)
-        if unseen and way == "same":
-            continue
-        try:
-            main = compose(label, way, alias, random, fresh=unseen)
-            draft = _stage(main, objects, entities, positives, random)
-        except Impossible:
-            continue
-        miss = abs(sum(v.hops is not None for row in draft.verdicts() for v in row) - positives)
-        if positives and main.thing is not None:
-            target = next(m for m in draft.asked if m.name == main.slots[main.target].name)
-            miss += judge(main.thing, target, draft.story).label != label
-        if miss < best_miss:
-            best, best_miss = draft, miss
-        if miss == 0:
-            break
-    if best is None:
-        return _draft(objects, entities, positives, tally, random, unseen)
-    return best
-
-
-def _stage(main: Clause, objects: int, entities: int, positives: int, random: Random) -> Draft:
-    """Fill up headline and picture around the main clause until they have as many positives as wanted."""
-    clauses = [main]
-    while sum(len(clause.slots) for clause in clauses) < entities or (len(clauses) == 1 and random.random() < 0.2):
-        clauses.append(aside(random))
-    story = tell(clauses, random)
-    target = main.slots[main.target].name
-    others = [m for m in story.mentions if m.name != target]
-    random.shuffle(others)
-    asked = tuple(sorted([next(m for m in story.mentions if m.name == target), *others[: entities - 1]], key=lambda m: m.start))
-    if len(asked) < entities:
-        raise Impossible
-    things: list[Thing] = [main.thing] if positives and main.thing is not None else []
-    about = bool(things) or random.random() < 0.5
-    for _ in range(200):
-        if len(things) == objects:
-            break
-        have = sum(judge(t, m, story).hops is not None for t in things for m in asked)
-        related = about and random.random() < (0.75 if have < positives else 0.25)
-        thing = _related(story, random) if related else _stranger(story, random)
-        gain = sum(judge(thing, m, story).hops is not None for m in asked)
-        if any(t.who == thing.who for t in things) or not _seen(thing) or have + gain > positives:
-            continue
-        things.append(thing)
-    if len(things) < objects:
-        raise Impossible
-    random.shuffle(things)
-    return Draft(story, asked, tuple(things))
-
-
-def _seen(thing: Thing) -> bool:
-    """Whether a thing that was not asked for by name keeps away from the combinations of `test_new`."""
-    worn = [thing.kit, thing.ring, thing.badge[1] if thing.badge else ""]
-    return not any(name and held_out(thing.who, name) for name in worn)
-
-
-def _related(story: Story, random: Random) -> Thing:
-    """Someone or something that the headline speaks of, or who wears its signs."""
-    mention = random.choice(story.mentions)
-    referent = EVERYONE[mention.name]
-    person = random.choice(BY_KIND["person"]).name
-    clothes = random.choice(PLAIN)
-    if referent.kind == "person":
-        return Thing("person", referent.name, clothes=clothes)
-    if referent.kind == "club":
-        if random.random() < 0.35:
-            return Thing("club", referent.name)
-        return Thing("person", person, kit=referent.name, badge=("armband", "") if random.random() < 0.2 else None)
-    if referent.kind == "group":
-        return Thing("brand", random.choice(BY_KIND["brand"]).name, ring=referent.name)
-    if referent.kind in ("brand", "city"):
-        return Thing(referent.kind, referent.name)
-    if referent.kind == "country":
-        return Thing("city", random.choice([c for c in BY_KIND["city"] if c.home == referent.name]).name)
-    badges = [badge for badge, (kind, _) in BADGES.items() if kind == referent.kind]
-    if badges:
-        return Thing("person", person, clothes=clothes, badge=(random.choice(badges), referent.name))
-    return _stranger(story, random)
-
-
-def _stranger(story: Story, random: Random) -> Thing:
-    """Someone or something of which the headline does not speak."""
-    named = {mention.name for mention in story.mentions}
-
-    def unnamed(kind: str) -> str:
-        return random.choice([r.name for r in BY_KIND[kind] if r.name not in named])
-
-    roll = random.random()
-    if roll < 0.1:
-        return Thing("prop", random.choice(PROPS))
-    if roll < 0.25:
-        kind = random.choice(("club", "brand", "city"))
-        away = [c.name for c in BY_KIND["city"] if c.name not in named and c.home not in named]
-        who = random.choice(away) if kind == "city" and away else unnamed("brand" if kind == "city" else kind)
-        ring = unnamed("group") if kind == "brand" and random.random() < 0.7 else ""
-        return Thing("city" if kind == "city" and away else "brand" if kind != "club" else "club", who, ring=ring)
-    kit = unnamed("club") if random.random() < 0.55 else ""
-    badge: tuple[str, str] | None = None
-    if random.random() < 0.4:
-        kind = random.choice(list(BADGES))
-        badge = (kind, unnamed(BADGES[kind][0]))
-    elif kit and random.random() < 0.15:
-        badge = ("armband", "")
-    return Thing("person", unnamed("person"), kit=kit, clothes=random.choice(PLAIN), badge=badge, blurred=random.random() < 0.1)
 
 
 def sizes(documents: int) -> dict[str, int]:
@@ -226,61 +32,83 @@ def sizes(documents: int) -> dict[str, int]:
     return {split: max(round(documents * share), 1) for split, share in shares.items()}
 
 
-def write_benchmark(root: Path, documents: int = DEFAULT_DOCUMENTS, seed: int = 0) -> Iterator[tuple[str, int]]:
+def drafts_of(split: str, documents: int = DEFAULT_DOCUMENTS, seed: int = 0) -> Iterator[Draft]:
+    """The drafts of one split of the benchmark that `write_benchmark` writes for these numbers."""
+    splits = sizes(documents)
+    return make_split(splits[split], seed * 1000 + list(splits).index(split), unseen=split == UNSEEN)
+
+
+def write_benchmark(folder: Path, documents: int = DEFAULT_DOCUMENTS, seed: int = 0) -> Generator[tuple[str, int], None, None]:
     """Write the embedded benchmark in the MORE layout with the oracle's reasoning in `oracle/SPLIT.jsonl`.
 
-    Yields (split, documents done) as it goes. The same documents and seed give the same bytes.
+    Yields (split, documents done) as it goes. The same documents and seed give the same bytes. The folder is complete or
+    absent; it must be new or empty, FileExistsError if not.
     """
-    from more_r1.formats.more import write_more
+    folder = folder.resolve()
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; give a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        partial.chmod(0o755)  # mkdtemp makes private folders
+        written: dict[str, list[Document]] = {}
+        known: dict[str, list[OracleFact]] = {}
+        for split in sizes(documents):
+            pictures = partial / "img_org" / split
+            pictures.mkdir(parents=True)
+            written[split], known[split] = [], []
+            for number, draft in enumerate(drafts_of(split, documents, seed)):
+                random = Random(f"{seed}/{split}/{number}")
+                document, facts = realise(draft, f"{split}_{number:05d}.png", pictures, random)
+                written[split].append(document)
+                known[split] += facts
+                yield split, number + 1
+        write_more(written, partial, Schema.more())
+        for split, facts in known.items():
+            write_oracle(facts, partial / "oracle" / f"{split}.jsonl")
+        partial.replace(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
-    written: dict[str, list[Document]] = {}
-    raw = root / ".drawing"
-    for index, (split, count) in enumerate(sizes(documents).items()):
-        folder = raw / split
-        folder.mkdir(parents=True, exist_ok=True)
-        drafts = make_split(count, seed * 1000 + index, unseen=split == UNSEEN)
-        written[split] = []
-        lines: list[str] = []
-        for number, draft in enumerate(drafts):
-            random = Random(f"{seed}/{split}/{number}")
-            document, reasoning = realise(draft, f"{split}_{number:05d}.png", folder, random)
-            written[split].append(document)
-            lines += [json.dumps(line, ensure_ascii=False) for line in reasoning]
-            yield split, number + 1
-        (raw / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    write_more(written, root, Schema.more())
-    (root / "oracle").mkdir(exist_ok=True)
-    for split in written:
-        (raw / f"{split}.jsonl").replace(root / "oracle" / f"{split}.jsonl")
-    shutil.rmtree(raw)
 
-
-def realise(draft: Draft, id: str, folder: Path, random: Random) -> tuple[Document, list[dict[str, object]]]:
-    """Draw a draft into `folder` and say it: the document, and for every pair the oracle's record."""
+def realise(draft: Draft, id: str, folder: Path, random: Random) -> tuple[Document, list[OracleFact]]:
+    """Draw a draft into `folder` and say it: the document, and what the oracle knows of every pair."""
     image, boxes = draw(draft.things, draft.story.scene, random)
     path = folder / id
     image.save(path)
-    objects, ids = [], []
+    objects: list[Object] = []
     counts: Counter[str] = Counter()
     for thing, corners in zip(draft.things, boxes, strict=True):
         counts[thing.type] += 1
-        ids.append(f"{thing.type}_{counts[thing.type]}")
-        objects.append(
-            Object(id=ids[-1], box=Box.from_pixels(*corners, width=image.width, height=image.height), type=thing.type)
-        )
+        box = Box.from_pixels(*corners, width=image.width, height=image.height)
+        objects.append(Object(id=f"{thing.type}_{counts[thing.type]}", box=box, type=thing.type))
     entities = [
         Entity(id=f"{m.start}-{m.end}", span=Span(start=m.start, end=m.end), type=EVERYONE[m.name].type) for m in draft.asked
     ]
-    pairs, records = [], []
+    pairs, facts = [], []
     for mention, entity in zip(draft.asked, entities, strict=True):
-        for thing, object_ in zip(draft.things, objects, strict=True):
+        for thing, shown in zip(draft.things, objects, strict=True):
             verdict = judge(thing, mention, draft.story)
-            pairs.append(Pair(object=object_.id, entity=entity.id, label=verdict.label, hops=verdict.hops))
-            records.append({
-                "img_id": id, "object": object_.id, "span": [mention.start, mention.end], "object_type": thing.type,
-                "entity_type": entity.type, "label": verdict.label, "hops": verdict.hops,
-                "completion": explain(draft.things, thing, mention, draft.story, random).render(),
-            })  # fmt: skip
-    return Document(
-        id=id, image=path, tokens=draft.story.tokens, objects=tuple(objects), entities=tuple(entities), pairs=tuple(pairs)
-    ), records
+            pairs.append(Pair(object=shown.id, entity=entity.id, label=verdict.label, hops=verdict.hops))
+            facts.append(
+                OracleFact(
+                    img_id=id,
+                    object=shown.id,
+                    span=(mention.start, mention.end),
+                    object_type=thing.type,
+                    entity_type=entity.type,
+                    label=verdict.label,
+                    hops=verdict.hops,
+                    completion=explain(draft.things, thing, mention, draft.story, random).render(),
+                )
+            )
+    document = Document(
+        id=id,
+        image=path,
+        tokens=draft.story.tokens,
+        objects=tuple(objects),
+        entities=tuple(entities),
+        pairs=tuple(pairs),
+    )
+    return document, facts

@@ -49,14 +49,8 @@ NEUTRAL = ("{a} and {b} in focus", "seen today : {a} and {b}", "{b} and {a} agai
            "{a} , {b} : picture of the day", "{b} day for {a}", "all about {a} and {b}")  # fmt: skip
 
 # One club plays another, {a} against {b}; with a player {q} of {a}; and with an event {e}.
-MATCH = (
-    "{a} face {b}",
-    "{a} beat {b}",
-    "{b} lose to {a}",
-    "{a} hold {b} to draw",
-    "{a} trail {b}",
-    "late goal saves {a} against {b}",
-)
+MATCH = ("{a} face {b}", "{a} beat {b}", "{b} lose to {a}", "{a} hold {b} to draw", "{a} trail {b}",
+         "late goal saves {a} against {b}")  # fmt: skip
 MATCH_PLAYER = ("{q} leads {a} past {b}", "{b} stop {q} and {a}", "{q} lifts {a} over {b}", "{a} rest {q} against {b}")
 MATCH_EVENT = ("{a} meet {b} at {e}", "{a} knock {b} out of {e}", "{e} : {a} against {b}", "{a} and {b} open {e}")
 CLUB_EVENT = ("{a} reach {e}", "{a} prepare for {e}", "{e} awaits {a}", "{a} start {e} well")

@@ -7,20 +7,21 @@ said, plain facts. All lessons of one document share its picture and headline.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from random import Random
 
 from PIL import Image
 
-from more_r1.document import Box
+from more_r1.document import Box, Document, Entity, Object, Pair, Span
 from more_r1.reasoning.prompt import Picture, Prompt, PromptForm, build_prompt
 from more_r1.schema import Schema
 from more_r1.synthetic import headlines
-from more_r1.synthetic.benchmark import Draft, make_split
-from more_r1.synthetic.drawing import draw
-from more_r1.synthetic.oracle import PHRASES, called, explain, identify
-from more_r1.synthetic.story import Mention, Story
+from more_r1.synthetic.drafts import Draft, make_split
+from more_r1.synthetic.drawing import Corners, draw
+from more_r1.synthetic.oracle import PHRASES, called, explain, identify, read, see
+from more_r1.synthetic.story import Story
 from more_r1.synthetic.world import BADGES, EVERYONE, PROPS, SCENES, Thing
 
 TASK = "Answer the question\n"
@@ -32,7 +33,11 @@ Lesson = tuple[Prompt, str]
 
 
 def lessons(seed: int, index: int, stage: str) -> list[Lesson]:
-    """The lessons of document `index` of an endless world. Stages: `captions` (see), `reading` (read), `matching` (both)."""
+    """The lessons of document `index` of an endless world.
+
+    Stages: `captions` (see), `reading` (read), `matching` (what is seen in what is read), `telling` (all of it at length, under
+    the instruction of the task, as the answers of the task are long).
+    """
     draft = _drafts(seed, index // _BLOCK)[index % _BLOCK]
     random = Random(f"{seed}/{stage}/{index}")
     image, boxes = draw(draft.things, draft.story.scene, random)
@@ -47,6 +52,14 @@ def lessons(seed: int, index: int, stage: str) -> list[Lesson]:
         return Prompt(((TASK,), head, own)), answer
 
     found: list[Lesson] = []
+    if stage == "telling":
+        for number, thing in enumerate(draft.things):
+            entity = " ".join(random.choice(draft.asked).words)
+            box = Box.from_pixels(*boxes[number], width=image.width, height=image.height)
+            own = (Picture(source, box, CROP_PIXELS), f"Entity: {entity}\nQuestion: What is seen and named ?")
+            found.append((Prompt((_task(), head, own)), _tell(draft.things, thing, draft.story, random)))
+        if random.random() < 0.7:
+            return found
     for number, thing in enumerate(draft.things):
         if stage == "captions":
             found.append(ask("What is seen ?", f"{thing.describe()} . {known(thing)}", number))
@@ -69,19 +82,29 @@ def known(thing: Thing) -> str:
     return "Such a thing tells nothing" if thing.type == "misc" else identify(thing)
 
 
+def _tell(things: Sequence[Thing], thing: Thing, story: Story, random: Random) -> str:
+    """Everything at once: what is seen, who is named, where the two meet, and what the headline says of whom they meet in."""
+    told = [see(things, thing, story, random), read(things, story, random), f"{known(thing)} .", _link(thing, story)]
+    for sign in thing.signs if thing.type != "misc" else ():
+        told += [
+            f"It says that {f.a} {PHRASES[f.label]} {f.b} ." for f in story.facts if f.how == "said" and sign in (f.a, f.b)
+        ]
+        told += [f"It only sets {a} beside {b} ." for a, b in story.beside if sign in (a, b)]
+        told += [f"{sign} play against {other} ." for other in story.opponents(sign)]
+        told += [f"{player} plays for {club} ." for player, club in story.plays if sign in (player, club)]
+    return " ".join(told)
+
+
 def _link(thing: Thing, story: Story) -> str:
     if thing.type == "misc":
         return "None of this is named ."
-    signs = [thing.who, thing.kit, thing.ring, thing.badge[1] if thing.badge else ""]
-    if thing.kind == "city":
-        signs.append(EVERYONE[thing.who].home)
-    links = [m for m in (story.mention(sign) for sign in signs if sign) if m is not None]
+    links = [m for m in (story.mention(sign) for sign in thing.signs) if m is not None]
     if not links:
         return "None of this is named ."
     return f"Of this {' ; '.join(called(m) for m in links)} is named ."
 
 
-def _place(box: tuple[int, int, int, int], size: int) -> str:
+def _place(box: Corners, size: int) -> str:
     x = (box[0] + box[2]) / 2 / size
     return "left" if x < 1 / 3 else "right" if x > 2 / 3 else "middle"
 
@@ -121,22 +144,17 @@ def fact(random: Random) -> tuple[str, str]:
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Every word of the embedded world: names, headlines, questions, reasoning, tags and parts of labels."""
-    texts = [
-        TASK,
-        "Headline: Entity: Question: left right middle yes , as no mention of ( ) 1 2 3 4 5 6 7 8 9 0 per org loc misc",
-    ]
+    texts = [TASK, "Is it named ? What is seen ? What is the scene ?"]
+    texts += ["Headline: Entity: Question: left right middle yes , as no mention of ( ) 1 2 3 4 5 6 7 8 9 0 per org loc misc"]
     texts += [f"{r.name} {r.nickname} {r.home} {' '.join(r.look)}" for r in EVERYONE.values()]
     texts += [*SCENES, *PROPS, *BADGES, *headlines.words(), *PHRASES.values()]
     schema, form = Schema.more(), PromptForm(wording="short", whole_pixels=WHOLE_PIXELS, crop_pixels=CROP_PIXELS)
     for index in range(4 * _BLOCK):
         draft = _drafts(0, index // _BLOCK)[index % _BLOCK]
         random = Random(index)
-        texts += [answer for _, answer in _read(draft.story, random)] + [question for question, _ in _read(draft.story, random)]
+        texts += [part for _ in range(2) for lesson in _read(draft.story, random) for part in lesson]
         texts += [part for _ in range(4) for part in fact(random)]
-        texts += [
-            "Is it named ? What is seen ? What is the scene ?",
-            *(f"{known(t)} . {_link(t, draft.story)}" for t in draft.things),
-        ]
+        texts += [f"{known(t)} . {_link(t, draft.story)}" for t in draft.things]
         texts += [explain(draft.things, t, m, draft.story, random).render() for t in draft.things for m in draft.asked]
     for reasoning in ("steps", "none"):
         prompt = _example(form.model_copy(update={"reasoning": reasoning}), schema)
@@ -146,14 +164,16 @@ def vocabulary() -> tuple[str, ...]:
 
 def _pieces(text: str) -> list[str]:
     """A text as the tiny tokenizer splits it: tags, parts of labels, words, single marks."""
-    import re
-
     return re.findall(r"</?[a-z]+>|/[a-z_]+|[A-Za-z0-9_]+|[^\sA-Za-z0-9_]", text)
 
 
-def _example(form: PromptForm, schema: Schema) -> Prompt:
-    from more_r1.document import Document, Entity, Object, Pair, Span
+@cache
+def _task() -> tuple[Picture | str, ...]:
+    form = PromptForm(wording="short", whole_pixels=WHOLE_PIXELS, crop_pixels=CROP_PIXELS)
+    return _example(form, Schema.more()).segments[0]
 
+
+def _example(form: PromptForm, schema: Schema) -> Prompt:
     document = Document(
         id="example",
         image=_encoded(Image.new("RGB", (56, 56))),
@@ -165,7 +185,7 @@ def _example(form: PromptForm, schema: Schema) -> Prompt:
     return build_prompt(document, document.pairs[0], schema, form)
 
 
-@cache
+@lru_cache(maxsize=8)
 def _drafts(seed: int, block: int) -> Sequence[Draft]:
     return list(make_split(_BLOCK, Random(f"{seed}/{block}").getrandbits(32)))
 
@@ -174,6 +194,3 @@ def _encoded(image: Image.Image) -> bytes:
     with io.BytesIO() as file:
         image.save(file, format="PNG", compress_level=1)
         return file.getvalue()
-
-
-__all__ = ["CROP_PIXELS", "WHOLE_PIXELS", "Lesson", "Mention", "fact", "known", "lessons", "vocabulary"]

@@ -23,7 +23,8 @@ PHRASES = {
     "/per/loc/place_of_residence": "lives in", "/per/loc/place_of_governance": "governs",
     "/per/misc/present_in": "takes part in", "/per/misc/awarded": "has received", "/per/misc/party": "is in the party",
     "/per/misc/nationality": "has the nationality", "/per/misc/president": "is the president called",
-    "/org/org/alternate_names": "is the same as", "/org/org/subsidiary": "is a unit of", "/org/loc/locate_at": "has its place in",
+    "/org/org/alternate_names": "is the same as", "/org/org/subsidiary": "is a unit of",
+    "/org/loc/locate_at": "has its place in",
     "/org/misc/present_in": "takes part in", "/loc/loc/contain": "lies in one with",
 }  # fmt: skip
 _TYPE_NAMES = {"per": "a person (per)", "org": "an organisation (org)", "loc": "a place (loc)", "misc": "something else (misc)"}
@@ -32,6 +33,23 @@ _KIND_NAMES = {
     "city": "a city (loc)", "country": "a country (loc)", "nation": "a nationality (misc)", "party": "a party (misc)",
     "award": "an award (misc)", "event": "an event (misc)",
 }  # fmt: skip
+_TRIVIAL = (
+    "Nothing that is named corresponds to such a thing , so it tells nothing of {} .",
+    "Such a thing is no entity of the headline , nor a part of {} .",
+)
+_POINTS = ("So it points to {} .", "That ties it to {} .")
+# How the thing and the entity meet where no third name is between them.
+_MEETINGS = {
+    "apart": (
+        "The headline names none of this , so nothing leads to {} .",
+        "None of this is named , and nothing leads to {} .",
+    ),
+    "same": ("That is {} itself .", "The entity {} names just that ."),
+    "kit": ("The kit is that of {}{} .", "So the kit is one of {}{} ."),
+    "badge": _POINTS,
+    "ring": _POINTS,
+    "place": _POINTS,
+}
 
 
 def explain(things: Sequence[Thing], thing: Thing, mention: Mention, story: Story, random: Random) -> Trace:
@@ -47,8 +65,8 @@ def _explain(things: Sequence[Thing], thing: Thing, mention: Mention, story: Sto
     entity_type = EVERYONE[mention.name].type
     candidates = Schema.more().candidates(thing.type, entity_type)
     steps = (
-        _see(things, thing, story, random),
-        _read(things, story, random),
+        see(things, thing, story, random),
+        read(things, story, random),
         _match(thing, mention, story, verdict, random),
         _types(thing, mention, random),
         _narrow(candidates, random),
@@ -63,7 +81,7 @@ def called(mention: Mention) -> str:
     return f"{mention.name} as {words}" if mention.alias else words
 
 
-def _see(things: Sequence[Thing], thing: Thing, story: Story, random: Random) -> str:
+def see(things: Sequence[Thing], thing: Thing, story: Story, random: Random) -> str:
     seen = random.choice(("The crop shows {}", "In the crop is {}", "One sees {}")).format(thing.describe())
     if thing.blurred:
         seen += " , too unclear to be known"
@@ -74,7 +92,7 @@ def _see(things: Sequence[Thing], thing: Thing, story: Story, random: Random) ->
     return f"{seen} , {company} . {scene.format(story.scene)} ."
 
 
-def _read(things: Sequence[Thing], story: Story, random: Random) -> str:
+def read(things: Sequence[Thing], story: Story, random: Random) -> str:
     names = " ; ".join(called(mention) for mention in story.mentions)
     start = random.choice(("The headline names {}", "Named are {}", "The headline is about {}")).format(names)
     if any(_shown(thing, story) for thing in things):
@@ -83,35 +101,18 @@ def _read(things: Sequence[Thing], story: Story, random: Random) -> str:
 
 
 def _shown(thing: Thing, story: Story) -> bool:
-    if thing.type == "misc":
-        return False
-    signs = [thing.who, thing.kit, thing.ring, thing.badge[1] if thing.badge else ""]
-    if thing.kind == "city":
-        signs.append(EVERYONE[thing.who].home)
-    return any(story.mention(sign) is not None for sign in signs if sign)
+    return thing.type != "misc" and any(story.mention(sign) is not None for sign in thing.signs)
 
 
 def _match(thing: Thing, mention: Mention, story: Story, verdict: Verdict, random: Random) -> str:
     asked = " ".join(mention.words)
     if verdict.how == "trivial":
-        return random.choice(
-            ("Nothing that is named corresponds to such a thing , so it tells nothing of {} .",
-             "Such a thing is no entity of the headline , nor a part of {} ."
-             )).format(asked)  # fmt: skip
+        return random.choice(_TRIVIAL).format(asked)
     who = identify(thing)
-    if verdict.how == "apart":
-        return f"{who} . " + random.choice(
-            ("The headline names none of this , so nothing leads to {} .", "None of this is named , and nothing leads to {} .")
-        ).format(asked)
-    if verdict.how == "same":
-        return f"{who} . " + random.choice(("That is {} itself .", "The entity {} names just that .")).format(asked)
-    if verdict.how == "kit":
+    if verdict.how in _MEETINGS:
         lead = " and the armband marks the captain" if verdict.label.endswith("leader_of") else ""
-        return f"{who} . " + random.choice(("The kit is that of {}{} .", "So the kit is one of {}{} .")).format(asked, lead)
-    if verdict.how in ("badge", "ring", "place"):
-        return f"{who} . " + random.choice(("So it points to {} .", "That ties it to {} .")).format(asked)
-    assert verdict.link is not None
-    link = story.mention(verdict.link)
+        return f"{who} . " + random.choice(_MEETINGS[verdict.how]).format(asked, lead)
+    link = story.mention(verdict.link) if verdict.link else None
     assert link is not None
     named = f"{who} . " + random.choice(("Of this {} is named . ", "The headline names {} . ")).format(link.name)
     return named + _connect(thing, mention, story, verdict, link)
@@ -122,14 +123,12 @@ def _connect(thing: Thing, mention: Mention, story: Story, verdict: Verdict, lin
     asked = " ".join(mention.words)
     if verdict.how == "said":
         return f"It says that {link.name} {PHRASES[verdict.label]} {asked} ."
-    beside = {(link.name, mention.name), (mention.name, link.name)} & set(story.beside)
+    set_beside = f"It only sets {link.name} beside {asked} ,"
     if verdict.how == "scene":
-        return (
-            f"It only sets {link.name} beside {asked} , but a {story.scene} shows that one {PHRASES[verdict.label]} the other ."
-        )
+        return f"{set_beside} but a {story.scene} shows that one {PHRASES[verdict.label]} the other ."
     if verdict.how == "unrelated":
-        if beside:
-            return f"It only sets {link.name} beside {asked} , and a {story.scene} shows nothing between such two ."
+        if (link.name, mention.name) in story.beside or (mention.name, link.name) in story.beside:
+            return f"{set_beside} and a {story.scene} shows nothing between such two ."
         return f"It says nothing of {link.name} and {asked} ."
     if verdict.label == "/per/org/opposed_to":
         return f"{link.name} play against {asked} ." if thing.kit else f"{link.name} plays against {asked} ."
@@ -174,6 +173,5 @@ def _narrow(candidates: tuple[str, ...], random: Random) -> str:
 def _decide(mention: Mention, verdict: Verdict, random: Random) -> str:
     asked = " ".join(mention.words)
     if verdict.hops is None:
-        return random.choice(("So nothing ties the object to {} .", "No relation to {} is shown ."))\
-            .format(asked)  # fmt: skip
+        return random.choice(("So nothing ties the object to {} .", "No relation to {} is shown .")).format(asked)
     return random.choice(("So the object {} {} .", "It follows that the object {} {} .")).format(PHRASES[verdict.label], asked)

@@ -10,23 +10,11 @@ import hashlib
 from dataclasses import dataclass
 
 COLOURS = {
-    "red": (214, 40, 40),
-    "blue": (38, 84, 214),
-    "green": (40, 150, 62),
-    "yellow": (246, 206, 36),
-    "purple": (136, 56, 170),
-    "orange": (244, 134, 28),
-    "teal": (24, 168, 170),
-    "pink": (246, 132, 184),
-    "black": (34, 34, 38),
-    "white": (244, 244, 240),
-    "grey": (150, 152, 156),
-    "blond": (236, 204, 110),
-    "ginger": (196, 84, 28),
-    "gold": (222, 172, 40),
-    "silver": (186, 192, 200),
-    "brown": (122, 78, 44),
-}
+    "red": (214, 40, 40), "blue": (38, 84, 214), "green": (40, 150, 62), "yellow": (246, 206, 36),
+    "purple": (136, 56, 170), "orange": (244, 134, 28), "teal": (24, 168, 170), "pink": (246, 132, 184),
+    "black": (34, 34, 38), "white": (244, 244, 240), "grey": (150, 152, 156), "blond": (236, 204, 110),
+    "ginger": (196, 84, 28), "gold": (222, 172, 40), "silver": (186, 192, 200), "brown": (122, 78, 44),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,6 @@ _TYPE_OF = {
     "person": "per", "club": "org", "brand": "org", "group": "org", "city": "loc", "country": "loc",
     "nation": "misc", "party": "misc", "award": "misc", "event": "misc",
 }  # fmt: skip
-
 
 # kind -> name | nickname | look | home, one a line.
 _ROWS = {
@@ -203,6 +190,16 @@ class Thing:
     def type(self) -> str:
         """The type that an observer would give it; what cannot be recognised is `misc`."""
         return "misc" if self.blurred or self.kind == "prop" else _TYPE_OF[self.kind]
+
+    @property
+    def worn(self) -> tuple[str, ...]:
+        """The names whose signs it wears: a club's kit, a group's ring, what its badge stands for."""
+        return tuple(name for name in (self.kit, self.ring, self.badge[1] if self.badge else "") if name)
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """All names that it can be known by: its own, those it wears, and a landmark's country."""
+        return (self.who, *self.worn, *((EVERYONE[self.who].home,) if self.kind == "city" else ()))
 
     def describe(self) -> str:
         """What the crop shows, in words, without a name that one would have to know."""
