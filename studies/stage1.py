@@ -1,4 +1,4 @@
-"""Stage 1 on the embedded benchmark: reasoning against answers alone, over seeds, beside the probes. Makes docs/results.md's table.
+"""Stage 1 on the embedded benchmark: reasoning against answers alone, over seeds, as docs/results.md has it.
 
     more-r1 data synth data/embedded
     python studies/stage1.py --seeds 0 1 2 --jobs 2
@@ -65,7 +65,8 @@ def figures(folder: Path) -> dict[str, float]:
     """What the table shows of one evaluation."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     found = {name: metrics[name] for name in ("accuracy", "precision", "recall", "f1", "macro_f1", "broken")}
-    return found | {f"F1 at {hops} hops": part["f1"] for hops, part in metrics["hops"].items()}
+    # Pairs without relation have no hops, so there is no precision by hop.
+    return found | {f"recall, {hops} hops": part["recall"] for hops, part in metrics["hops"].items()}
 
 
 def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:

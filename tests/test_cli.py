@@ -95,7 +95,7 @@ def test_score_is_the_benchmarks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (("score", "{}/no.jsonl"), "no.jsonl"),
         (("data", "check", "{}"), "txt"),
         (("extract", "{}/no.png", "--text", "Maya wins", "--object", "0.5,0.5,1,1", "--entity", "Maya"), "no such image"),
-        (("extract", "{}/no.png", "--text", "Maya wins", "--object", "0.5,0.5,1,1", "--entity", "Leo"), "'Leo' is not in the text"),
+        (("extract", "{}/no.png", "--text", "Maya", "--object", "0.5,0.5,1,1", "--entity", "Leo"), "'Leo' is not in the text"),
         (("extract", "{}/no.png", "--text", "Maya wins", "--object", "0.5,0.5,3,1", "--entity", "Maya"), "outside the image"),
         (("extract", "{}/no.png", "--text", "Maya wins", "--object", "left", "--entity", "Maya"), "cx,cy,w,h"),
         (("evaluate", "--data", "{}/no.jsonl"), "no such file"),
@@ -124,7 +124,8 @@ def test_extract_and_evaluate_with_any_model_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     picture = next((benchmark_dir / "img_org" / "test").iterdir())
-    asked = ["extract", picture, "--text", "Maya wins", "--object", "0.5,0.5,0.4,0.4", "--entity", "Maya", "--model", random_tiny_dir]
+    given = ["--text", "Maya wins", "--object", "0.5,0.5,0.4,0.4", "--entity", "Maya"]
+    asked = ["extract", picture, *given, "--model", random_tiny_dir]
     assert run(monkeypatch, *asked, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["entity"], record["box"], record["gold"]) == ("0-1", [0.5, 0.5, 0.4, 0.4], None)

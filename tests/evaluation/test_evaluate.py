@@ -44,7 +44,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
     documents = load_documents(benchmark_dir, "test")
     whole = evaluate(random_tiny, documents, SCHEMA, tmp_path / "whole", max_new_tokens=4)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     calls = []
@@ -52,12 +52,12 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
     def killing(*arguments: object) -> list[str]:
         calls.append(arguments)
         if len(calls) == 3:
-            raise Killed
+            raise KilledError
         return real(*arguments)  # type: ignore[arg-type]
 
     real = predict_module.generate
     monkeypatch.setattr(predict_module, "generate", killing)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         evaluate(random_tiny, documents, SCHEMA, tmp_path / "killed", max_new_tokens=4)
     part = tmp_path / "killed" / "predictions.part"
     part.write_bytes(part.read_bytes() + b'{"document": "cut sh')

@@ -56,7 +56,7 @@ def photos() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["astronaut.png", "phone.jpg", "grey.png", "palette.png", "cmyk.jpg"])
-def test_real_photographs_get_a_well_formed_answer(photos: dict[str, bytes], shipped: Backbone, name: str, tmp_path: Path) -> None:
+def test_photographs_get_a_well_formed_answer(photos: dict[str, bytes], shipped: Backbone, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(photos[name])
     document = document_of(path, HEADLINE, ["0.44,0.25,0.3,0.5"], ["Eileen Collins", "NASA", "Houston"])

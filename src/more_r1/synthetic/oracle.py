@@ -127,8 +127,14 @@ def _connect(thing: Thing, mention: Mention, story: Story, verdict: Verdict, lin
     if verdict.how == "scene":
         return f"{set_beside} but a {story.scene} shows that one {PHRASES[verdict.label]} the other ."
     if verdict.how == "unrelated":
+        back = next((fact for fact in story.facts if (fact.a, fact.b) == (mention.name, link.name)), None)
+        if back is not None:  # told the other way round, from the entity to the object
+            but = "no label joins such two" if link.name == thing.who else "nothing of the object"
+            return f"It says that {asked} {PHRASES[back.label]} {link.name} , but {but} ."
         if (link.name, mention.name) in story.beside or (mention.name, link.name) in story.beside:
             return f"{set_beside} and a {story.scene} shows nothing between such two ."
+        if mention.name in story.opponents(link.name):
+            return f"{link.name} play against {asked} , and no label is that of rivals ."
         return f"It says nothing of {link.name} and {asked} ."
     if verdict.label == "/per/org/opposed_to":
         return f"{link.name} play against {asked} ." if thing.kit else f"{link.name} plays against {asked} ."

@@ -92,11 +92,8 @@ def judge(thing: Thing, mention: Mention, story: Story) -> Verdict:
     shown = _by_kit(thing, mention, story) or _by_badge(thing, mention) or _by_ring(thing, mention) or _by_place(thing, mention)
     if shown is not None:
         return shown
-    if link is not None:
-        return Verdict(NONE, None, "unrelated", thing.who)
-    if thing.kit and story.mention(thing.kit) is not None:
-        return Verdict(NONE, None, "unrelated", thing.kit)
-    return Verdict(NONE, None, "apart")
+    sign = next((sign for sign in thing.signs if story.mention(sign) is not None), None)
+    return Verdict(NONE, None, "apart" if sign is None else "unrelated", sign)
 
 
 def _by_kit(thing: Thing, mention: Mention, story: Story) -> Verdict | None:
