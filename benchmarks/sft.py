@@ -88,7 +88,7 @@ def theirs(folder: str, backbone: Backbone, asked: list[tuple[Prompt, str]]) -> 
         for prompt, completion in asked
     ]
     settings = SFTConfig(
-        output_dir=tempfile.mkdtemp(),
+        output_dir=f"{folder}-trl",
         per_device_train_batch_size=len(rows),
         max_length=None,
         bf16=False,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -119,6 +119,21 @@ def sft(recipe: Path, overrides: Overrides = None) -> None:
     from more_r1.training.sft import SftRecipe, run_sft
 
     _told(run_sft(load_recipe(recipe, overrides or [], SftRecipe)))
+
+
+@app.command("copy-model")
+def copy_model(
+    model: Annotated[str, typer.Argument(help="Model folder or hub name")],
+    folder: Annotated[Path, typer.Argument(help="Model folder to be")],
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights")] = "float16",
+) -> None:
+    """Write a model folder anew in another precision, as the shipped ones were."""
+    import torch
+
+    from more_r1.models.load import save_backbone
+
+    save_backbone(_load(model, None), folder, getattr(torch, dtype))
+    console.print(f"{folder}", soft_wrap=True)
 
 
 @app.command()

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from more_r1.models.attention import Blocks, Dense, Span
+from more_r1.models.attention import Blocks, Dense, Paths, Span
 from more_r1.models.forest import Forest, Sample, logprobs
 from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Picture, Prompt
 
 TOLERANCE = 1e-5
 CAUGHT = 10 * TOLERANCE
+LAYOUTS = (Blocks, Dense, Paths)
+AnyLayout = type[Blocks] | type[Dense] | type[Paths]
 SIZES = ((56, 56), (112, 84), (70, 150), (112, 112))
 
 
@@ -99,10 +101,10 @@ def relative(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-@pytest.mark.parametrize("layout", [Blocks, Dense])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
-def test_forest_equals_repeated(backbone: Backbone, layout: type[Blocks] | type[Dense], seed: int) -> None:
+def test_forest_equals_repeated(backbone: Backbone, layout: AnyLayout, seed: int) -> None:
     samples = random_samples(random.Random(seed), backbone)
     forest = Forest.build(samples, backbone.encoder)
     alone = as_stock(backbone)
@@ -134,9 +136,9 @@ def test_shared_segments_are_there_once(tiny: Backbone, siblings: tuple[Forest, 
     assert difference(logprobs(tiny.model, forest), reference) < TOLERANCE
 
 
-@pytest.mark.parametrize("layout", [Blocks, Dense])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_leak_between_siblings_is_caught(
-    tiny: Backbone, siblings: tuple[Forest, list[Tensor]], layout: type[Blocks] | type[Dense]
+    tiny: Backbone, siblings: tuple[Forest, list[Tensor]], layout: AnyLayout
 ) -> None:
     forest, reference = siblings
     root, first, *others = forest.spans
@@ -169,6 +171,19 @@ def test_gradient_checkpointing_changes_nothing(tiny: Backbone, siblings: tuple[
     saving.model.activation_checkpointing_enable()
     assert saving.model.model.language_model.layers[0].gradient_checkpointing
     assert relative(gradients(saving, logprobs(saving.model, forest), 0), plain) < 1e-6
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_half_precision_is_near(backbone: Backbone, layout: AnyLayout) -> None:
+    """Under autocast, where queries and values come in two types, and with weights in bfloat16."""
+    forest = Forest.build(random_samples(random.Random(4), backbone), backbone.encoder)
+    exact = gradients(backbone, logprobs(backbone.model, forest), 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = logprobs(backbone.model, forest, layout(forest.spans))
+    assert all(part.dtype == torch.float32 for part in found)
+    assert relative(gradients(backbone, found, 0), exact) < 0.1
+    half = replace(backbone, model=copy.deepcopy(backbone.model).bfloat16())
+    assert relative(gradients(half, logprobs(half.model, forest, layout(forest.spans)), 0).float(), exact) < 0.1
 
 
 def test_without_a_forest_the_model_is_the_stock_one(backbone: Backbone) -> None:

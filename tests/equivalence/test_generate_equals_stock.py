@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 import more_r1.models.generate as generation
-from more_r1.models.generate import generate, stop_ids, vision_ids
+from more_r1.models.generate import generate
 from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Picture, Prompt
 
+VISION = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
 LIMIT = 40
 STOP_EVERY = 16
 
@@ -53,8 +54,13 @@ def eager(backbone: Backbone) -> Iterator[Backbone]:
     config.eos_token_id = before
 
 
+def vision_ids(backbone: Backbone) -> list[int]:
+    return [int(backbone.encoder.tokenizer.convert_tokens_to_ids(token)) for token in VISION]
+
+
 def alone(backbone: Backbone, prompt: Prompt) -> str:
     encoder = backbone.encoder
+    stops = {encoder.eos_id, *backbone.model.generation_config.eos_token_id}
     model = copy.deepcopy(backbone.model)
     model.set_attn_implementation("sdpa")
     segments = encoder.prompt(prompt)
@@ -70,12 +76,12 @@ def alone(backbone: Backbone, prompt: Prompt) -> str:
         mm_token_type_ids=(ids == encoder.image_id).int(),
         do_sample=False,
         max_new_tokens=LIMIT,
-        eos_token_id=sorted(stop_ids(backbone)),
+        eos_token_id=sorted(stops),
         suppress_tokens=vision_ids(backbone),
         pad_token_id=0,
         **vision,
     )[0, ids.shape[1] :].tolist()
-    return encoder.decode(out[:-1] if out[-1] in stop_ids(backbone) else out)
+    return encoder.decode(out[:-1] if out[-1] in stops else out)
 
 
 def test_texts_are_those_of_stock_generate(eager: Backbone, prompts: list[Prompt]) -> None:
@@ -102,8 +108,7 @@ def test_vision_tokens_are_never_written(tiny: Backbone, prompts: list[Prompt]) 
         # A model that wants nothing so much as to write image tokens: each looks like what it just read.
         model.model.language_model.embed_tokens.weight[vision_ids(tiny)] *= 50
     eager_to_show = Backbone(model, tiny.encoder, tiny.form)
-    shown = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
-    assert not any(token in text for text in generate(eager_to_show, prompts, 12) for token in shown)
+    assert not any(token in text for text in generate(eager_to_show, prompts, 12) for token in VISION)
 
 
 def test_no_prompts_and_no_tokens(tiny: Backbone, prompts: list[Prompt]) -> None:

@@ -115,3 +115,23 @@ def test_bad_folders_cost_one_clear_line(folder: Path, spoil: object, says: str,
         load_backbone(folder, device="cpu")
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["/no/such", "/nosuch", "runs/no/such", "./no/such", "runs/such/"])
+def test_a_folder_that_is_not_there_is_named_as_one(name: str) -> None:
+    with pytest.raises(ModelError, match=f"^{name}: no model folder"):
+        load_backbone(name, device="cpu")
+
+
+def test_the_form_of_a_hub_model_is_read_too(tiny: Backbone, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0" * 40
+    stored = tmp_path / "hub" / "models--someone--relations"
+    (stored / "refs").mkdir(parents=True)
+    (stored / "refs" / "main").write_text(commit)
+    (stored / "snapshots").mkdir()
+    folder.rename(stored / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load_backbone("someone/relations", device="cpu").form == tiny.form
+    (stored / "snapshots" / commit / "more_r1.json").unlink()
+    assert load_backbone("someone/relations", device="cpu").form == PromptForm()

@@ -24,6 +24,7 @@ class ColourRecipe(TrainingRecipe):
     epochs: int = 6
     threads: int = 1
     checkpoint_every: int = 2
+    batch_pairs: int = 4
     draws: bool = True
     """Whether the model draws random numbers as it learns, as dropout would."""
 
@@ -49,7 +50,7 @@ def train(recipe: ColourRecipe, batches: Sequence[Batch] | None = None) -> Learn
     norm = backbone.model.model.language_model.norm
     if recipe.draws:
         norm.register_forward_hook(lambda module, inputs, output: output * (1 + 0.01 * torch.randn(()) * module.training))
-    batches = batches or Epochs(examples(), recipe.epochs, 4, recipe.seed)
+    batches = batches or Epochs(examples(), recipe.epochs, recipe.batch_pairs, recipe.seed)
 
     def validate() -> Mapping[str, float]:
         # Any figure that depends on the weights and goes up and down.

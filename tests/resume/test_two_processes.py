@@ -14,6 +14,7 @@ from colours import child
 from safetensors.torch import load_file
 
 SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["more_r1.training.learner", "more_r1.models.tiny", "torch.utils.tensorboard"])
 
 
 def start(out: Path, processes: int, **settings: Any) -> list[Any]:
@@ -31,17 +32,20 @@ def start(out: Path, processes: int, **settings: Any) -> list[Any]:
     return started
 
 
-def finish(out: Path, processes: int, **settings: Any) -> list[dict[str, Any]]:
+def finish(out: Path, processes: int, **settings: Any) -> None:
     for process in start(out, processes, **settings):
         process.join(60)
         assert process.exitcode == 0
+
+
+def log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def test_two_learn_what_one_learns(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     # The completions are ragged: the mean over tokens is not the mean of the two processes' means.
-    one = finish(alone, 1)
+    finish(alone, 1)
     for process in (processes := start(together, 2)):
         while process.is_alive() and not (together / "checkpoint" / "00000004").exists():
             time.sleep(0.002)
@@ -49,10 +53,23 @@ def test_two_learn_what_one_learns(tmp_path: Path) -> None:
         process.kill()
         process.join()
     assert not (together / "result.json").exists()
-    two = finish(together, 2)
+    finish(together, 2)
+    assert_learned_the_same(alone, together)
+
+
+def test_a_process_without_a_part_of_the_batch_changes_nothing(tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for out, processes in ((alone, 1), (together, 2)):
+        finish(out, processes, batch_pairs=1, epochs=1)
+    # The idle process computes another's example for nothing, and the log says that it does.
+    assert_learned_the_same(alone, together, but=("seconds", "tokens", "repeated_tokens"))
+
+
+def assert_learned_the_same(alone: Path, together: Path, but: tuple[str, ...] = ("seconds", "tokens")) -> None:
+    one, two = log(alone), log(together)
     assert [event["step"] for event in one] == [event["step"] for event in two]
     for mine, theirs in zip(one, two, strict=True):
-        figures = {name: value for name, value in mine.items() if name not in ("seconds", "tokens")}
+        figures = {name: value for name, value in mine.items() if name not in but}
         assert figures == pytest.approx({name: theirs[name] for name in figures}, rel=1e-4, abs=1e-6)
     weights, others = (load_file(out / "final" / "model.safetensors") for out in (alone, together))
     for name, tensor in weights.items():

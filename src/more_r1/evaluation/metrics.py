@@ -78,7 +78,8 @@ class Metrics(Part):
     """The benchmark's figures on all pairs, and the same taken apart.
 
     `macro_f1` is the mean F1 of the labels other than `none` that occur, as gold or as prediction. `broken` is the share of
-    completions that broke the form. `buckets` and `hops` hold the pairs that say theirs; a pair without hops is in none.
+    completions that broke the form. `buckets` and `hops` hold the pairs that say theirs; a pair without hops is in none, as
+    all pairs without a relation are: by hops, recall is the figure to read.
     """
 
     macro_f1: float
@@ -144,11 +145,14 @@ def score_file(path: str | Path) -> Metrics:
 
 def render(metrics: Metrics) -> Group:
     """The metrics as rich tables, in percent."""
-    parts = {"all pairs": metrics, **metrics.buckets, **{f"{number} hops": part for number, part in metrics.hops.items()}}
+    parts = {"all pairs": metrics, **metrics.buckets}
     figures = Table("pairs of", *("Acc", "P", "R", "F1"), "pairs", "positives", title="Benchmark figures (%)")
     for name, part in parts.items():
         percent = _percent(part.accuracy, part.precision, part.recall, part.f1)
         figures.add_row(name, *percent, str(part.pairs), str(part.gold_positives))
+    for number, part in metrics.hops.items():  # pairs without relation have no hops: there is no precision by hops
+        recall, positives = _percent(part.recall)[0], str(part.gold_positives)
+        figures.add_row(f"{number} hop{'s' if number > 1 else ''}", "", "", recall, "", "", positives)
     labels = Table("label", "P", "R", "F1", "gold", "predicted", title="By label (%)")
     for name, scores in metrics.labels.items():
         # A label is text from a file: neither rich's markup nor the terminal's escape codes may act in it.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -61,22 +62,50 @@ class Dense:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
 
 
+class Paths:
+    """Each node attends to the keys on its path, gathered for it: one kernel call a node, no mask of T x T, any device.
+
+    A mask of T x T would cost gigabytes at the real size, where T is some ten thousand. The bias is a promise of where the
+    diagonal lies, not a tensor, so that flash kernels take it.
+    """
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self.paths: list[tuple[Span, ...]] = []
+        path: list[Span] = []
+        for span in spans:
+            while path and path[-1].stop <= span.start:
+                path.pop()
+            path.append(span)
+            self.paths.append(tuple(path))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """As Layout has it."""
+        parts = []
+        for path in self.paths:
+            start, end, _ = path[-1]
+            keys, values = (torch.cat([each[:, :, s.start : s.end] for s in path], dim=2) for each in (key, value))
+            bias = causal_lower_right(end - start, keys.shape[2])
+            rows = query[:, :, start:end]
+            parts.append(scaled_dot_product_attention(rows, keys, values, attn_mask=bias, scale=scale, enable_gqa=True))
+        return torch.cat(parts, dim=2)
+
+
 class Blocks:
     """Each node attends to itself, all its descendants together attend to it, and the parts are merged: no mask of
     T x T, no copied keys, no padding.
 
-    The kernel that tells its softmax sums is the CPU's; on other devices this is `Dense`.
+    The kernel that tells its softmax sums is the CPU's; on other devices this is `Paths`.
     """
 
     def __init__(self, spans: Sequence[Span]) -> None:
         # Leaves first: a token's own part is written before the parts of its ancestors are merged into it.
         self.spans = tuple(reversed(spans))
-        self._dense = Dense(spans)
+        self._paths = Paths(spans)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """As Layout has it."""
         if query.device.type != "cpu":
-            return self._dense.attend(layer, query, key, value, scale)
+            return self._paths.attend(layer, query, key, value, scale)
         result: Tensor = _BlockAttention.apply(query, key, value, self.spans, scale)  # type: ignore[no-untyped-call]
         return result
 
@@ -154,6 +183,8 @@ def _attention(
         return out, None
     if dropout:
         raise ValueError("attention along a forest has no dropout; set attention_dropout of the model to 0")
+    # Under autocast the rotation leaves queries and keys in float32, values in bfloat16; the kernels want one type.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     return forest.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
 
 

@@ -73,6 +73,7 @@ def _decode(
     prefill = _Prefill(forest)
     logits = model(**forest.inputs(device, prefill), logits_to_keep=forest.index.to(device)).logits[0]
     rows = _Rows(forest, prefill, max_new_tokens)
+    del prefill  # its keys and values are by node now, in `rows`
     positions = torch.tensor([_next_position(forest, path) for path in forest.paths], device=device)
 
     alive = list(range(len(prompts)))  # prompt of each row

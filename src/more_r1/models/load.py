@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import cached_file
 
 from more_r1.models.attention import ATTENTION
 from more_r1.models.processor import Encoder, ImageTextProcessor
@@ -53,7 +54,8 @@ def load_backbone(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+    local = Path(name).exists() or Path(name).is_absolute() or name.count("/") > 1  # a hub name is OWNER/NAME
+    if local and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name}: no model folder (it has no config.json)")
     try:
         config = AutoConfig.from_pretrained(name)
@@ -65,11 +67,12 @@ def load_backbone(
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             name, dtype=dtype or "auto", attn_implementation=ATTENTIONS, use_safetensors=True
         )
+        form = cached_file(name, FORM_FILE, _raise_exceptions_for_missing_entries=False)  # from the hub, too
     except ModelError:
         raise
     except Exception as error:  # a stranger's folder fails in many ways, each must cost one clear line
         raise ModelError(f"{name}: cannot be loaded as a Qwen2.5-VL ({' '.join(str(error).split())[:300]})") from error
-    return Backbone(model.to(device).eval(), Encoder(processor), _read_form(Path(name) / FORM_FILE))
+    return Backbone(model.to(device).eval(), Encoder(processor), _read_form(form))
 
 
 def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -111,10 +114,10 @@ def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
     return {name: done.setdefault(value.data_ptr(), value.to(dtype)) for name, value in weights.items()}
 
 
-def _read_form(file: Path) -> PromptForm:
-    if not file.is_file():
+def _read_form(file: str | None) -> PromptForm:
+    if file is None:
         return PromptForm()
     try:
-        return PromptForm.model_validate_json(file.read_text(encoding="utf-8"))
+        return PromptForm.model_validate_json(Path(file).read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise ModelError(f"{file}: not a prompt form ({' '.join(str(error).split())[:300]})") from error

@@ -115,8 +115,8 @@ def run_sft(recipe: SftRecipe) -> Learned:
 def validate(backbone: Backbone, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:
     """Figures of greedy answers, the samples split among the processes: the benchmark's four and the share of broken form."""
     state = PartialState()
-    mine = samples[len(samples) * state.process_index // state.num_processes :]
-    mine = mine[: len(samples) * (state.process_index + 1) // state.num_processes - (len(samples) - len(mine))]
+    rank, processes = state.process_index, state.num_processes
+    mine = samples[len(samples) * rank // processes : len(samples) * (rank + 1) // processes]
     prompts = [build_prompt(sample.document, sample.pair, schema, backbone.form) for sample in mine]
     completions = generate(backbone, prompts, max_new_tokens)
     answers = gather_object([read_answer(text, schema, backbone.form.reasoning) for text in completions])
