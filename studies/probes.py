@@ -8,8 +8,8 @@ stands by nickname, its place in the headline, and all that the headline says of
 its kind, what it wears, how clear it is, the scene, and who else in the picture wears the same. P(label | key) is counted on
 train, a key seen fewer than RARE times gives way to a coarser one. The rule answers the most likely label other than `none`
 where its probability reaches a threshold, else `none`; the threshold is the one of best micro-F1 on train. Figures are those
-of test: mean and standard deviation over the seeds, each a benchmark of the default size. Figures by hop are over the positives
-of so many hops alone, as in metrics.json: a label given where there is none does not lower them.
+of test: mean and standard deviation over the seeds, each a benchmark of the default size. By hop it
+is recall: pairs without a relation have no hops, so there is no precision.
 """
 
 from __future__ import annotations
@@ -165,11 +165,11 @@ def main() -> None:
     options = parser.parse_args()
     runs = {seed: probe(seed, options.documents) for seed in options.seeds}
 
-    table = Table("probe", "accuracy", "precision", "recall", "F1", *(f"F1, hop {hops}" for hops in HOPS))
+    table = Table("probe", "accuracy", "precision", "recall", "F1", *(f"recall, hop {hops}" for hops in HOPS))
     means: dict[str, dict[str, tuple[float, float]]] = {}
     for name in next(iter(runs.values())):
         figures = {figure: [getattr(run[name]["all"], figure) for run in runs.values()] for figure in FIGURES}
-        figures |= {f"f1 at hop {hops}": [run[name][f"hop {hops}"].f1 for run in runs.values()] for hops in HOPS}
+        figures |= {f"recall at hop {hops}": [run[name][f"hop {hops}"].recall for run in runs.values()] for hops in HOPS}
         means[name] = {
             figure: (statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for figure, v in figures.items()
         }

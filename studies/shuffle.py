@@ -108,9 +108,11 @@ def main() -> None:
         with console.status(name):
             found[name] = answers(backbone, documents, prompts, schema, options.max_new_tokens)
     hops = sorted({number for metrics in found.values() for number in metrics.hops})
-    table = Table("pictures", "accuracy", "F1", *(f"F1, hop {number}" for number in hops))
+    table = Table("pictures", "accuracy", "F1", *(f"recall, hop {number}" for number in hops))
     for name, metrics in found.items():
-        table.add_row(name, *(f"{100 * v:.1f}" for v in (metrics.accuracy, metrics.f1, *(metrics.hops[h].f1 for h in hops))))
+        table.add_row(
+            name, *(f"{100 * v:.1f}" for v in (metrics.accuracy, metrics.f1, *(metrics.hops[h].recall for h in hops)))
+        )
     console.print(table)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

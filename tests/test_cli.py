@@ -60,7 +60,7 @@ def test_synth_does_not_write_over_what_is_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert run(monkeypatch, "data", "synth", tmp_path) == 2
+    assert run(monkeypatch, "data", "synth", tmp_path) == 1
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -137,9 +137,7 @@ def test_shared_segments_are_there_once(tiny: Backbone, siblings: tuple[Forest, 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_leak_between_siblings_is_caught(
-    tiny: Backbone, siblings: tuple[Forest, list[Tensor]], layout: AnyLayout
-) -> None:
+def test_leak_between_siblings_is_caught(tiny: Backbone, siblings: tuple[Forest, list[Tensor]], layout: AnyLayout) -> None:
     forest, reference = siblings
     root, first, *others = forest.spans
     leaking = layout((root, Span(first.start, first.end, others[0].end), *others))

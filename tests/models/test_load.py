@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from more_r1.models.load import Backbone, ModelError, load_backbone, save_backbone
 from more_r1.models.tiny import build_tiny
@@ -40,6 +41,8 @@ def test_weights_can_be_saved_at_half_the_size(tiny: Backbone, tmp_path: Path, f
     save_backbone(tiny, tmp_path / "half", dtype=torch.bfloat16)
     sizes = [(path / "model.safetensors").stat().st_size for path in (tmp_path / "half", folder)]
     assert sizes[0] < 0.52 * sizes[1]
+    keys = [load_file(path / "model.safetensors").keys() for path in (tmp_path / "half", folder)]
+    assert keys[0] == keys[1] and "lm_head.weight" not in keys[0]  # tied: once is enough
     assert tiny.model.dtype == torch.float32
     loaded = load_backbone(tmp_path / "half", device="cpu")
     assert loaded.model.dtype == torch.float32
@@ -90,6 +93,22 @@ def spoil_weights(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload()))
 
 
+def spoil_code(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    code = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps({**config, **code}))
+    (folder / "own.py").write_text(f"import pathlib\npathlib.Path({str(folder / 'ran')!r}).touch()\n")
+
+
+def spoil_image_code(folder: Path) -> None:
+    spoil_code(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "qwen2_5_vl"}))
+    stored = json.loads((folder / "processor_config.json").read_text())
+    stored["image_processor"] |= {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}}
+    (folder / "processor_config.json").write_text(json.dumps(stored))
+
+
 def spoil_form(folder: Path) -> None:
     (folder / "more_r1.json").write_text('{"wording": "none such"}')
 
@@ -104,12 +123,15 @@ def spoil_config(folder: Path) -> None:
         (spoil_type, "a qwen2 model"),
         (spoil_window, "sliding"),
         (spoil_weights, "cannot be loaded"),
+        (spoil_code, "cannot be loaded"),
+        (spoil_image_code, "cannot be loaded"),
         (spoil_form, "not a prompt form"),
         (spoil_config, "no config.json"),
     ],
 )
 def test_bad_folders_cost_one_clear_line(folder: Path, spoil: object, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # transformers asks whether to run a folder's code
     spoil(folder)  # type: ignore[operator]
     with pytest.raises(ModelError, match=says) as caught:
         load_backbone(folder, device="cpu")
@@ -123,7 +145,9 @@ def test_a_folder_that_is_not_there_is_named_as_one(name: str) -> None:
         load_backbone(name, device="cpu")
 
 
-def test_the_form_of_a_hub_model_is_read_too(tiny: Backbone, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_form_of_a_hub_model_is_read_too(
+    tiny: Backbone, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0" * 40
     stored = tmp_path / "hub" / "models--someone--relations"
     (stored / "refs").mkdir(parents=True)

@@ -53,6 +53,7 @@ def train(recipe: ColourRecipe, batches: Sequence[Batch] | None = None) -> Learn
     batches = batches or Epochs(examples(), recipe.epochs, recipe.batch_pairs, recipe.seed)
 
     def validate() -> Mapping[str, float]:
+        assert not norm.training
         # Any figure that depends on the weights and goes up and down.
         return {"f1": float(norm.weight.detach().sum().sin())}
 

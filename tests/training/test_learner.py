@@ -1,15 +1,20 @@
-"""Loss and learning rate by their definitions."""
+"""Loss, learning rate and optimizer by their definitions."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Prompt
-from more_r1.training.examples import Example
-from more_r1.training.learner import rates, token_mean
+from more_r1.training.examples import Batch, Example
+from more_r1.training.learner import TrainingRecipe, learn, rates, token_mean
+from more_r1.training.run import Run
 
 PROMPT = Prompt((("a",),))
 
@@ -41,3 +46,28 @@ def test_constant_stays_level_and_without_warmup_starts_there() -> None:
     assert rates(0.5, 4, 0.0, "constant") == [0.5] * 4
     assert rates(0.5, 4, 0.5, "constant") == [0.25, 0.5, 0.5, 0.5]
     assert rates(0.5, 1, 0.03, "cosine") == [0.5]
+
+
+def learned(out: Path, steps: int, **settings: Any) -> dict[str, Tensor]:
+    """The weights after some steps on one example."""
+    backbone = build_tiny(["a", "b"], 0)
+    recipe = TrainingRecipe.model_validate({"out": out, "threads": 1, **settings})
+    learn(backbone, recipe, Run(recipe, out), [Batch((Example(PROMPT, "b a b"),), 1.0)] * steps, [1e-3] * steps)
+    weights: dict[str, Tensor] = backbone.model.state_dict()
+    return weights
+
+
+def test_weights_decay_on_matrices_only(tmp_path: Path) -> None:
+    plain, decayed = learned(tmp_path / "plain", 1), learned(tmp_path / "decayed", 1, weight_decay=0.5)
+    changed = {name for name, tensor in plain.items() if not torch.equal(tensor, decayed[name])}
+    # The vision tower saw nothing.
+    assert changed == {name for name, tensor in plain.items() if tensor.ndim >= 2 and ".visual." not in name}
+
+
+def test_betas_and_clip_are_the_recipes(tmp_path: Path) -> None:
+    """From the second step on: the first of Adam is the same with all of them, up to its epsilon."""
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    settings: list[dict[str, Any]] = [{}, {"betas": (0.9, 0.98)}, {"betas": (0.5, 0.999)}, {"clip": 1e-3}]
+    weights = [learned(tmp_path / str(number), 3, **each)[name] for number, each in enumerate(settings)]
+    for other in weights[1:]:
+        assert (weights[0] - other).abs().max() > 1e-5

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace
 from more_r1.schema import NONE, Schema
+from more_r1.training.examples import draw
 from more_r1.training.recipe import RecipeError
 from more_r1.training.sft import SftRecipe, run_sft
 
@@ -145,6 +148,22 @@ def test_bad_traces_are_named_and_leave_no_folder(
     with pytest.raises(ValueError, match=message):
         run_sft(recipe(base, data, tmp_path / "run", traces=own))
     assert not (tmp_path / "run").exists()
+
+
+def test_seeds_share_the_draw(base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the pairs of draw_seed 0 have traces here: a run with another `seed` must ask for just these."""
+    lines = (data / "oracle" / "train.jsonl").read_text().splitlines()
+    drawn = draw([pair.label or "" for number in range(18) for pair in document(number).pairs], 0.25, 0)
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(lines[index] + "\n" for index in drawn))
+    run_sft(recipe(base, data, tmp_path / "run", traces=own, share=0.25, seed=5))
+    assert re.search(r"9 of 36 pairs, \d+ documents; ", capsys.readouterr().out)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(base: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"run: step 2: the loss is nan.*; lower lr"):
+        run_sft(recipe(base, data, tmp_path / "run", lr=1e30, schedule="constant", warmup=0))
+    assert all(math.isfinite(event["loss"]) for event in events(tmp_path / "run"))
 
 
 def test_another_draw_is_another_recipe(base: Path, data: Path, tmp_path: Path) -> None:

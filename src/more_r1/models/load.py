@@ -46,7 +46,8 @@ def load_backbone(
     """A Qwen2.5-VL from a local folder, the model hub or, by one of the names in SHIPPED, the package; in evaluation mode.
 
     `device` defaults to the GPU if there is one; `dtype` to float32 on the CPU and to what is stored elsewhere. Weights are
-    read from safetensors only: other formats can run code. Raises ModelError for what is missing, broken or another model.
+    read from safetensors only, for other formats can run code, and code that a folder brings is never run. Raises ModelError
+    for what is missing, broken or another model.
     """
     name = str(name_or_dir)
     if name in SHIPPED and not Path(name).exists():
@@ -58,12 +59,12 @@ def load_backbone(
     if local and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name}: no model folder (it has no config.json)")
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if config.model_type != "qwen2_5_vl":
             raise ModelError(f"{name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
         if "sliding_attention" in config.text_config.layer_types:
             raise ModelError(f"{name}: sliding-window attention is not supported; set use_sliding_window to false")
-        processor = ImageTextProcessor.from_pretrained(name)
+        processor = ImageTextProcessor.from_pretrained(name, trust_remote_code=False)
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             name, dtype=dtype or "auto", attn_implementation=ATTENTIONS, use_safetensors=True
         )

@@ -155,7 +155,7 @@ def _instruction(schema: Schema, form: PromptForm) -> str:
     )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)  # one may take 600 MB
 def _decoded(source: Path | bytes) -> Image.Image:
     """The pairs of a document come one after another: its picture is decoded once."""
     return open_image(source)

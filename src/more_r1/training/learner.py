@@ -27,7 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from more_r1.models.forest import Forest, logprobs
 from more_r1.models.load import Backbone, save_backbone
 from more_r1.training.examples import Batch, Example
-from more_r1.training.recipe import Recipe
+from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.run import Log, Run
 
 
@@ -123,7 +123,7 @@ def learn(
     """Train `backbone` in place on one batch and one learning rate a step, from the run's checkpoint if it has one.
 
     `validate` is called after the steps in `validate_at`; the model with the highest "f1" is kept in best/, the last in final/.
-    Raises FloatingPointError where the loss is no number any more.
+    Raises RecipeError where the loss or its gradient is no number any more.
     """
     # Not every batch shows a picture, and then a vision tower that learns has no gradients: DDP must not wait for them.
     sees = any(parameter.requires_grad for parameter in backbone.model.model.visual.parameters())
@@ -167,7 +167,8 @@ def learn(
                 group["lr"] = rates[step - 1]
             norm = float(accelerator.clip_grad_norm_(policy.parameters(), recipe.clip))
             if not math.isfinite(all_total) or not math.isfinite(norm):
-                raise FloatingPointError(f"{run.folder}: step {step}: the loss is {all_total / all_count}; lower lr")
+                loss_is = f"the loss is {all_total / all_count:.4g}, the norm of its gradient {norm:.4g}"
+                raise RecipeError(f"{run.folder}: step {step}: {loss_is}; lower lr")
             optimizer.step()
             optimizer.zero_grad()
             if log:
