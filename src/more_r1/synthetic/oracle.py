@@ -37,18 +37,14 @@ _TRIVIAL = (
     "Nothing that is named corresponds to such a thing , so it tells nothing of {} .",
     "Such a thing is no entity of the headline , nor a part of {} .",
 )
-_POINTS = ("So it points to {} .", "That ties it to {} .")
 # How the thing and the entity meet where no third name is between them.
 _MEETINGS = {
-    "apart": (
-        "The headline names none of this , so nothing leads to {} .",
-        "None of this is named , and nothing leads to {} .",
-    ),
-    "same": ("That is {} itself .", "The entity {} names just that ."),
-    "kit": ("The kit is that of {}{} .", "So the kit is one of {}{} ."),
-    "badge": _POINTS,
-    "ring": _POINTS,
-    "place": _POINTS,
+    "apart": "So nothing leads to {} .",
+    "same": "That is {} itself .",
+    "kit": "The kit is that of {}{} .",
+    "badge": "It points to {} .",
+    "ring": "It points to {} .",
+    "place": "It points to {} .",
 }
 
 
@@ -108,14 +104,22 @@ def _match(thing: Thing, mention: Mention, story: Story, verdict: Verdict, rando
     asked = " ".join(mention.words)
     if verdict.how == "trivial":
         return random.choice(_TRIVIAL).format(asked)
-    who = identify(thing)
+    # Whether a name is in the headline is said right behind it: that is where a model finds it easiest to tell.
+    signs = [(said, name, story.mention(name)) for said, name in _signs(thing)]
+    who = " and ".join(f"{said} {name} , {_standing(found, mention)}" for said, name, found in signs)
     if verdict.how in _MEETINGS:
         lead = " and the armband marks the captain" if verdict.label.endswith("leader_of") else ""
-        return f"{who} . " + random.choice(_MEETINGS[verdict.how]).format(asked, lead)
+        return f"{who} . " + _MEETINGS[verdict.how].format(asked, lead)
     link = story.mention(verdict.link) if verdict.link else None
     assert link is not None
-    named = f"{who} . " + random.choice(("Of this {} is named . ", "The headline names {} . ")).format(link.name)
-    return named + _connect(thing, mention, story, verdict, link)
+    return f"{who} . " + _connect(thing, mention, story, verdict, link)
+
+
+def _standing(found: Mention | None, asked: Mention) -> str:
+    """Whether the headline has a name, under which words, and whether it is the one asked about."""
+    if found is None:
+        return "not named"
+    return f"named as {' '.join(found.words)}" + (" , the entity itself" if found.name == asked.name else "")
 
 
 def _connect(thing: Thing, mention: Mention, story: Story, verdict: Verdict, link: Mention) -> str:
@@ -149,17 +153,22 @@ def identify(thing: Thing) -> str:
     """Who or what the thing is, by all that can be known from its look."""
     if thing.kind == "city":
         return f"The landmark is that of {thing.who} in {EVERYONE[thing.who].home}"
-    if thing.kind == "club":
-        return f"The crest is that of {thing.who}"
-    if thing.kind == "brand":
-        ring = f" and the ring is that of {thing.ring}" if thing.ring else ""
-        return f"The sign is that of {thing.who}{ring}"
-    said = f"The look is that of {thing.who}"
+    return " and ".join(f"{said} {name}" for said, name in _signs(thing))
+
+
+def _signs(thing: Thing) -> list[tuple[str, str]]:
+    """What it shows, each with the name that it stands for."""
+    noun = {"person": "look", "club": "crest", "brand": "sign", "city": "landmark"}[thing.kind]
+    signs = [(f"The {noun} is that of", thing.who)]
+    if thing.kind == "city":
+        signs.append(("the city lies in", EVERYONE[thing.who].home))
+    if thing.ring:
+        signs.append(("the ring is that of", thing.ring))
     if thing.kit:
-        said += f" and the kit is that of {thing.kit}"
+        signs.append(("the kit is that of", thing.kit))
     if thing.badge is not None and thing.badge[0] != "armband":
-        said += f" and the {thing.badge[0]} is that of {thing.badge[1]}"
-    return said
+        signs.append((f"the {thing.badge[0]} is that of", thing.badge[1]))
+    return signs
 
 
 def _types(thing: Thing, mention: Mention, random: Random) -> str:

@@ -12,11 +12,11 @@ from more_r1.reasoning.prompt import Prompt
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the completion to learn; `weight` multiplies the loss of each of its tokens."""
+    """A prompt and the completion to learn; `weight` multiplies the loss, of all its tokens or of each by its own."""
 
     prompt: Prompt
     completion: str
-    weight: float = 1.0
+    weight: float | tuple[float, ...] = 1.0
 
 
 @dataclass(frozen=True)

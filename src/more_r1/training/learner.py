@@ -76,7 +76,8 @@ Loss = Callable[[Sequence[Tensor], Sequence[Example]], tuple[Tensor, Tensor]]
 
 def token_mean(logprobs: Sequence[Tensor], examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """Minus the mean log-probability of all completion tokens of the batch, as TRL's SFTTrainer has it, weighted by example."""
-    weights = [torch.full_like(tokens, example.weight) for tokens, example in zip(logprobs, examples, strict=True)]
+    pairs = zip(logprobs, examples, strict=True)
+    weights = [tokens.new_tensor(example.weight).expand_as(tokens) for tokens, example in pairs]
     return -(torch.cat(list(logprobs)) * torch.cat(weights)).sum(), torch.cat(weights).sum()
 
 

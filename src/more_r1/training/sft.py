@@ -21,6 +21,7 @@ from more_r1.formats import load_documents
 from more_r1.formats.oracle import read_oracle
 from more_r1.models.generate import generate
 from more_r1.models.load import Backbone, load_backbone
+from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm, build_prompt
 from more_r1.reasoning.scoring import score
 from more_r1.reasoning.trace import Trace, read_answer
@@ -46,6 +47,8 @@ class SftRecipe(TrainingRecipe):
     """Of the draw of pairs and of the validation pairs, apart from `seed`: seeds can share their pairs."""
     form: PromptForm = PromptForm()
     """How to ask; fields that are not given stay as the model was asked before."""
+    decision_weight: float = Field(default=1.0, gt=0)
+    """Weight of the tokens of step 3 and of the answer, where the decisions fall; 1 is the paper's plain loss."""
     epochs: int = Field(default=20, ge=1)
     lr: float = Field(default=1e-4, gt=0)
     batch_pairs: int = Field(default=16, ge=1)
@@ -90,7 +93,7 @@ def run_sft(recipe: SftRecipe) -> Learned:
         backbone.model.model.visual.requires_grad_(False)
 
     drawn = [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]
-    documents = _examples(recipe, backbone.form, schema, drawn)
+    documents = _examples(recipe, backbone, schema, drawn)
     pairs = sum(map(len, documents))
     if not pairs:
         raise RecipeError(f"{_traces(recipe)}: no usable trace for any of the {len(drawn)} pairs that were drawn")
@@ -140,8 +143,9 @@ def _sample(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
     return [samples[index] for index in sorted(taken)]
 
 
-def _examples(recipe: SftRecipe, form: PromptForm, schema: Schema, samples: Sequence[Sample]) -> list[list[Example]]:
+def _examples(recipe: SftRecipe, backbone: Backbone, schema: Schema, samples: Sequence[Sample]) -> list[list[Example]]:
     """The examples by document. A trace that breaks the form or ends in another label than the gold one is left out."""
+    form = backbone.form
     traces = {} if form.reasoning == "none" else _read_traces(_traces(recipe))
     documents: dict[str, list[Example]] = {}
     for sample in samples:
@@ -153,8 +157,22 @@ def _examples(recipe: SftRecipe, form: PromptForm, schema: Schema, samples: Sequ
             if read_answer(completion, schema) != sample.label:
                 continue
         prompt = build_prompt(sample.document, sample.pair, schema, form)
-        documents.setdefault(sample.document.id, []).append(Example(prompt, completion))
+        weight = 1.0 if form.reasoning == "none" else _weights(completion, recipe.decision_weight, backbone.encoder)
+        documents.setdefault(sample.document.id, []).append(Example(prompt, completion, weight))
     return list(documents.values())
+
+
+def _weights(completion: str, decision: float, encoder: Encoder) -> float | tuple[float, ...]:
+    """A weight for each token of a trace: `decision` in step 3 and the answer, 1 elsewhere."""
+    if decision == 1:
+        return 1.0
+    # Steps and tags begin tokens, so that what stands before them is as many tokens by itself.
+    start, end, answer = (
+        len(encoder.tokenizer(completion[: completion.index(mark)], add_special_tokens=False)["input_ids"])
+        for mark in (" Step 3:", " Step 4:", "<answer>")
+    )
+    total = len(encoder.completion(completion))
+    return tuple(decision if start <= token < end or token >= answer else 1.0 for token in range(total))
 
 
 def _traces(recipe: SftRecipe) -> Path:
