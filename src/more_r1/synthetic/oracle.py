@@ -188,5 +188,5 @@ def _narrow(candidates: tuple[str, ...], random: Random) -> str:
 def _decide(mention: Mention, verdict: Verdict, random: Random) -> str:
     asked = " ".join(mention.words)
     if verdict.hops is None:
-        return random.choice(("So nothing ties the object to {} .", "No relation to {} is shown .")).format(asked)
-    return random.choice(("So the object {} {} .", "It follows that the object {} {} .")).format(PHRASES[verdict.label], asked)
+        return random.choice(("Nothing ties the object to {} .", "No relation to {} is shown .")).format(asked)
+    return random.choice(("The object {} {} .", "It follows that the object {} {} .")).format(PHRASES[verdict.label], asked)

@@ -48,7 +48,7 @@ class SftRecipe(TrainingRecipe):
     form: PromptForm = PromptForm()
     """How to ask; fields that are not given stay as the model was asked before."""
     decision_weight: float = Field(default=1.0, gt=0)
-    """Weight of the tokens of step 3 and of the answer, where the decisions fall; 1 is the paper's plain loss."""
+    """Weight of the tokens of steps 3 and 6 and of the answer, where the decisions fall; 1 is the paper's plain loss."""
     epochs: int = Field(default=20, ge=1)
     lr: float = Field(default=1e-4, gt=0)
     batch_pairs: int = Field(default=16, ge=1)
@@ -163,16 +163,16 @@ def _examples(recipe: SftRecipe, backbone: Backbone, schema: Schema, samples: Se
 
 
 def _weights(completion: str, decision: float, encoder: Encoder) -> float | tuple[float, ...]:
-    """A weight for each token of a trace: `decision` in step 3 and the answer, 1 elsewhere."""
+    """A weight for each token of a trace: `decision` in steps 3 and 6 and the answer, 1 elsewhere."""
     if decision == 1:
         return 1.0
     # Steps and tags begin tokens, so that what stands before them is as many tokens by itself.
-    start, end, answer = (
+    start, end, last = (
         len(encoder.tokenizer(completion[: completion.index(mark)], add_special_tokens=False)["input_ids"])
-        for mark in (" Step 3:", " Step 4:", "<answer>")
+        for mark in (" Step 3:", " Step 4:", " Step 6:")
     )
     total = len(encoder.completion(completion))
-    return tuple(decision if start <= token < end or token >= answer else 1.0 for token in range(total))
+    return tuple(decision if start <= token < end or token >= last else 1.0 for token in range(total))
 
 
 def _traces(recipe: SftRecipe) -> Path:
