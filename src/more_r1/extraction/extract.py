@@ -45,7 +45,8 @@ def extract(
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Prediction]:
     """The relation of every pair, document by document; a document that names no pairs is asked for all of its objects and
-    entities. The labels are those of `schema`, by default MORE's. `progress` is told how many pairs are done."""
+    entities. The labels are those of `schema`, by default MORE's. Decoding keeps the form by force (models/form.py), so that
+    every answer is a label. `progress` is told how many pairs are done."""
     asked = [document if document.pairs else _all_pairs(document) for document in documents]
     done = 0
 
@@ -53,7 +54,7 @@ def extract(
         if progress is not None:
             progress(done + n)
 
-    for chunk in predict(backbone, asked, schema or Schema.more(), max_new_tokens, tell):
+    for chunk in predict(backbone, asked, schema or Schema.more(), max_new_tokens, tell, keep_form=True):
         done += len(chunk)
         yield from chunk
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from more_r1.models.attention import Blocks
 from more_r1.models.forest import Forest
+from more_r1.models.form import FormKeeper
 from more_r1.models.load import Backbone
 from more_r1.models.processor import Encoder, Segment
 from more_r1.reasoning.prompt import Prompt
+from more_r1.schema import Schema
 
 # Keys and values held at a time, in tokens: memory grows with it, the work lost on waiting for the longest row too.
 BATCH_TOKENS = 32768
@@ -20,12 +22,17 @@ DROP_SHARE = 0.125
 
 
 def generate(
-    backbone: Backbone, prompts: Sequence[Prompt], max_new_tokens: int, progress: Callable[[int], None] | None = None
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    progress: Callable[[int], None] | None = None,
+    keep_form: Schema | None = None,
 ) -> list[str]:
     """The most likely completion of each prompt, token by token, without the end of sequence.
 
-    A text ends at the end of sequence or after `max_new_tokens`. Which prompts are asked together changes nothing but
-    rounding; prompts that begin alike are fastest side by side. `progress` is told how many prompts are done.
+    With `keep_form` the form is kept by force and the answer is a label of that schema, see form.py; `max_new_tokens` must
+    leave room for it. A text ends at the end of sequence or after `max_new_tokens`. Which prompts are asked together changes
+    nothing but rounding; prompts that begin alike are fastest side by side. `progress` is told how many prompts are done.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
@@ -36,7 +43,7 @@ def generate(
             if progress is not None:
                 progress(before + done)
 
-        texts += _decode(backbone, batch, max_new_tokens, report)
+        texts += _decode(backbone, batch, max_new_tokens, report, keep_form)
     return texts
 
 
@@ -63,7 +70,11 @@ def _batches(prompts: Sequence[Prompt], encoder: Encoder, max_new_tokens: int) -
 
 @torch.no_grad()
 def _decode(
-    backbone: Backbone, prompts: list[tuple[Segment, ...]], max_new_tokens: int, progress: Callable[[int], None]
+    backbone: Backbone,
+    prompts: list[tuple[Segment, ...]],
+    max_new_tokens: int,
+    progress: Callable[[int], None],
+    schema: Schema | None,
 ) -> list[str]:
     model, encoder = backbone.model, backbone.encoder
     device = next(model.parameters()).device
@@ -76,12 +87,14 @@ def _decode(
     del prefill  # its keys and values are by node now, in `rows`
     positions = torch.tensor([_next_position(forest, path) for path in forest.paths], device=device)
 
+    keeper = FormKeeper(encoder, schema, backbone.form, len(prompts), max_new_tokens) if schema is not None else None
+
     alive = list(range(len(prompts)))  # prompt of each row
     open_rows = set(alive)
     ids: list[list[int]] = [[] for _ in prompts]
     for step in range(max_new_tokens):
         logits[:, banned] = -torch.inf
-        tokens = logits.argmax(-1)
+        tokens = logits.argmax(-1) if keeper is None else torch.tensor(keeper.choose(logits, alive, stops), device=device)
         for number, token in zip(alive, tokens.tolist(), strict=True):
             if number not in open_rows:
                 continue

@@ -22,15 +22,18 @@ def predict(
     schema: Schema,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Callable[[int], None] | None = None,
+    *,
+    keep_form: bool = False,
 ) -> Iterator[list[Prediction]]:
     """Ask for every pair of the documents, greedily; predictions come in chunks of whole documents, in the order of the pairs.
 
-    `progress` is told how many pairs of the running chunk are done.
+    With `keep_form` no completion can break the form, see form.py. `progress` is told how many pairs of the running chunk
+    are done.
     """
     for chunk in _chunks(documents):
         pairs = [(document, pair) for document in chunk for pair in document.pairs]
         prompts = [build_prompt(document, pair, schema, backbone.form) for document, pair in pairs]
-        completions = generate(backbone, prompts, max_new_tokens, progress)
+        completions = generate(backbone, prompts, max_new_tokens, progress, schema if keep_form else None)
         yield [
             predicted(document, pair, completion, schema, backbone.form)
             for (document, pair), completion in zip(pairs, completions, strict=True)

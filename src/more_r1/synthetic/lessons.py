@@ -144,7 +144,7 @@ def fact(random: Random) -> tuple[str, str]:
 def vocabulary() -> tuple[str, ...]:
     """Every word of the embedded world: names, headlines, questions, reasoning, tags and parts of labels."""
     texts = [TASK, "Is it named ? What is seen ? What is the scene ?"]
-    texts += ["Headline: Entity: Question: left right middle just yes , as no mention of ( ) 1 2 3 4 5 6 7 8 9 0 per org loc misc"]
+    texts += ["Headline: Entity: Question: mention of left right middle just yes no , ( ) 1 2 3 4 5 6 7 8 9 0 per org loc misc"]
     texts += [f"{r.name} {r.nickname} {r.home} {' '.join(r.look)}" for r in EVERYONE.values()]
     texts += [*SCENES, *PROPS, *BADGES, *headlines.words(), *PHRASES.values()]
     schema, form = Schema.more(), PromptForm(wording="short", whole_pixels=WHOLE_PIXELS, crop_pixels=CROP_PIXELS)
