@@ -66,3 +66,13 @@ def test_the_wording_varies(explained: list[Explained]) -> None:
     traces: set[Trace] = {explain(draft.things, thing, mention, draft.story, random) for _ in range(200)}
     assert len(traces) > 50
     assert len({trace.answer for trace in traces}) == 1
+
+
+@pytest.mark.parametrize("seed", [7000, 7001, 11])
+def test_no_pair_of_any_seed_is_too_long_to_tell(seed: int) -> None:
+    random = Random(seed)
+    for draft in make_split(300, seed):
+        for thing in draft.things:
+            for mention in draft.asked:
+                words = explain(draft.things, thing, mention, draft.story, random).render().split()
+                assert 70 <= len(words) <= 140

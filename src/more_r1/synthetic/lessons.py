@@ -83,7 +83,7 @@ def known(thing: Thing) -> str:
 def _tell(things: Sequence[Thing], thing: Thing, story: Story, random: Random) -> str:
     """Everything at once: what is seen, who is named, where the two meet, and what the headline says of whom they meet in."""
     told = [see(things, thing, story, random)] if random.random() < 0.4 else []  # mostly mastered by then, and long
-    told += [read(things, story, random), f"{known(thing)} .", _link(thing, story)]
+    told += [read(things, story, story.mentions, random), f"{known(thing)} .", _link(thing, story)]
     for sign in thing.signs if thing.type != "misc" else ():
         told += [
             f"It says that {f.a} {PHRASES[f.label]} {f.b} ." for f in story.facts if f.how == "said" and sign in (f.a, f.b)

@@ -15,6 +15,7 @@ from more_r1.synthetic.story import Mention, Story, Verdict, judge
 from more_r1.synthetic.world import EVERYONE, Thing
 
 MOST_WORDS = 140
+_TRIES = 200
 # How a relation is said in a sentence, from the object to the entity.
 PHRASES = {
     "/per/per/opponent": "is a rival of", "/per/per/partner": "works together with", "/per/per/relatives": "is family of",
@@ -51,18 +52,29 @@ _MEETINGS = {
 def explain(things: Sequence[Thing], thing: Thing, mention: Mention, story: Story, random: Random) -> Trace:
     """The gold trace of one pair: 70 to 140 words, ending in the label that `judge` gives."""
     verdict = judge(thing, mention, story)
-    trace = _explain(things, thing, mention, story, verdict, random)
-    while len(trace.render().split()) > MOST_WORDS:  # a few wordings are too long; there are always shorter ones
-        trace = _explain(things, thing, mention, story, verdict, random)
-    return trace
+    for _ in range(_TRIES):  # of a few pairs some wordings are too long
+        trace = _explain(things, thing, mention, story, verdict, story.mentions, random)
+        if len(trace.render().split()) <= MOST_WORDS:
+            return trace
+    # Of very few all are: then step 2 names only whom the object and the question are about.
+    meant = tuple(m for m in story.mentions if m.name == mention.name or m.name in thing.signs)
+    return _explain(things, thing, mention, story, verdict, meant, random)
 
 
-def _explain(things: Sequence[Thing], thing: Thing, mention: Mention, story: Story, verdict: Verdict, random: Random) -> Trace:
+def _explain(
+    things: Sequence[Thing],
+    thing: Thing,
+    mention: Mention,
+    story: Story,
+    verdict: Verdict,
+    named: Sequence[Mention],
+    random: Random,
+) -> Trace:
     entity_type = EVERYONE[mention.name].type
     candidates = Schema.more().candidates(thing.type, entity_type)
     steps = (
         see(things, thing, story, random),
-        read(things, story, random),
+        read(things, story, named, random),
         _match(thing, mention, story, verdict, random),
         _types(thing, mention, random),
         _narrow(candidates, random),
@@ -88,8 +100,8 @@ def see(things: Sequence[Thing], thing: Thing, story: Story, random: Random) -> 
     return f"{seen} , {company} . {scene.format(story.scene)} ."
 
 
-def read(things: Sequence[Thing], story: Story, random: Random) -> str:
-    names = " ; ".join(called(mention) for mention in story.mentions)
+def read(things: Sequence[Thing], story: Story, named: Sequence[Mention], random: Random) -> str:
+    names = " ; ".join(called(mention) for mention in named)
     start = random.choice(("The headline names {}", "Named are {}", "The headline is about {}")).format(names)
     if any(_shown(thing, story) for thing in things):
         return start + random.choice((" . The picture shows some of it .", " . So the picture is relevant ."))
