@@ -7,7 +7,7 @@ import pytest
 from more_r1.reasoning.trace import Trace, parse_trace
 from more_r1.schema import NONE, Schema
 from more_r1.synthetic.benchmark import drafts_of
-from more_r1.synthetic.drafts import Draft
+from more_r1.synthetic.drafts import Draft, make_split
 from more_r1.synthetic.oracle import explain
 from more_r1.synthetic.story import Mention, judge
 from more_r1.synthetic.world import EVERYONE, Thing
