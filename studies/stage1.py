@@ -1,4 +1,4 @@
-"""Stage 1 on the embedded benchmark: reasoning against answers alone, over seeds, as docs/results.md has it.
+"""Stage 1 on the embedded benchmark: reasoning against answers alone, over seeds, as in the README.
 
     more-r1 data synth data/embedded
     python studies/stage1.py --seeds 0 1 2 --jobs 2
