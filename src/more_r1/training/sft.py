@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from pydantic import Field, field_serializer
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from more_r1.document import Document, Pair
 from more_r1.formats import load_documents
@@ -86,6 +87,7 @@ def run_sft(recipe: SftRecipe) -> Learned:
         return done
     schema = Schema.more()
     train, valid = _samples(recipe, "train"), _samples(recipe, "valid")
+    disable_progress_bar()  # transformers' own; it would tear ours
     backbone = load_backbone(recipe.model)
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
     backbone = replace(backbone, form=backbone.form.model_copy(update=given))
