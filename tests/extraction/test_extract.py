@@ -130,6 +130,13 @@ def test_mistakes_are_named(objects: list[str], entities: list[str], words: str)
         document_of(picture(), "Maya wins", objects, entities)
 
 
+def test_a_path_may_be_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    path.write_bytes(picture())
+    document = document_of(str(path), "Maya wins", ["0.5,0.5,1,1"], ["Maya"])
+    assert (document.image, document.id) == (path, "red.png")
+
+
 def test_what_is_no_picture_is_an_error() -> None:
     with pytest.raises(DocumentError, match="not a readable image"):
         document_of(b"GIF89a nonsense", "Maya wins", ["0.5,0.5,1,1"], ["Maya"])

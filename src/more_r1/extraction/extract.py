@@ -16,13 +16,17 @@ from more_r1.schema import Schema
 _TOKEN = re.compile(r"\w+(?:['’.,\-]\w+)*|[^\w\s]")
 
 
-def document_of(image: Path | bytes, text: str, objects: Iterable[str], entities: Iterable[str], id: str = "") -> Document:
+def document_of(
+    image: str | Path | bytes, text: str, objects: Iterable[str], entities: Iterable[str], id: str = ""
+) -> Document:
     """A document from what a person writes: boxes as `cx,cy,w,h` in fractions, entities as they stand in the text.
 
     Every object is paired with every entity. Raises DocumentError, naming the mend, for a box that is none or outside the
     picture, an entity that the text does not have, and an image that cannot be read.
     """
     tokens = tuple(_TOKEN.findall(text))
+    if isinstance(image, str):
+        image = Path(image)
     name = id or (image.name if isinstance(image, Path) else "document")
     boxes = tuple(Object(id=f"object_{number}", box=_box(given)) for number, given in enumerate(objects, 1))
     spans = tuple(_entity(given, tokens) for given in entities)
