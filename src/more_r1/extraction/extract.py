@@ -27,7 +27,7 @@ def document_of(
     tokens = tuple(_TOKEN.findall(text))
     if isinstance(image, str):
         image = Path(image)
-    name = id or (image.name if isinstance(image, Path) else "document")
+    name = image.name if isinstance(image, Path) else "document"
     boxes = tuple(Object(id=f"object_{number}", box=_box(given)) for number, given in enumerate(objects, 1))
     spans = tuple(_entity(given, tokens) for given in entities)
     if not boxes or not spans:
