@@ -9,6 +9,7 @@ from pathlib import Path
 
 from more_r1.document import Document
 from more_r1.evaluation.metrics import Metrics, measure
+from more_r1.formats.paths import replacing
 from more_r1.models.load import Backbone
 from more_r1.models.predict import MAX_NEW_TOKENS, predict
 from more_r1.reasoning.prediction import Prediction
@@ -95,6 +96,5 @@ def _header(key: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")

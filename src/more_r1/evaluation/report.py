@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from more_r1.evaluation.curves import curves, read_log
 from more_r1.evaluation.gallery import choose, page_data, read_prediction
 from more_r1.evaluation.metrics import Metrics, Outcome, PredictionError, measure, read_records
 from more_r1.evaluation.published import PUBLISHED
+from more_r1.formats.paths import replacing
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import NONE
 
@@ -123,13 +122,6 @@ def _source(environment: Environment, name: str) -> str:
 
 def _write(path: Path, html: str) -> Path:
     """Whole or not at all. A lone surrogate, which JSON may hold and UTF-8 may not, becomes a question mark."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(html.encode("utf-8", "replace"))
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private; a report is to be handed on
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as fresh:
+        fresh.write_bytes(html.encode("utf-8", "replace"))
     return path
