@@ -15,7 +15,6 @@ from more_r1.models.load import save_backbone
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Picture, Prompt, PromptForm
 from more_r1.schema import Schema
-from more_r1.synthetic.benchmark import write_benchmark
 from more_r1.synthetic.lessons import vocabulary
 
 STUDY = Path(__file__).parents[2] / "studies" / "shuffle.py"
@@ -23,16 +22,8 @@ WAYS = ["as it is", "whole pictures shuffled", "crops shuffled"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "benchmark"
-    for _ in write_benchmark(folder, 5, 1):
-        pass
-    return folder
-
-
-@pytest.fixture(scope="module")
-def documents(data: Path) -> list[Document]:
-    return load_documents(data, "train")[:3]
+def documents(benchmark_dir: Path) -> list[Document]:
+    return load_documents(benchmark_dir, "train")[:3]
 
 
 def _asked(documents: list[Document], form: PromptForm) -> dict[str, list[Prompt]]:
@@ -69,16 +60,16 @@ def test_one_picture_cannot_be_shuffled(documents: list[Document]) -> None:
         _asked(documents[:1], PromptForm())
 
 
-def test_the_study_runs(data: Path, tmp_path: Path) -> None:
+def test_the_study_runs(benchmark_dir: Path, tmp_path: Path) -> None:
     form = PromptForm(wording="short", reasoning="none", whole_pixels=112 * 112, crop_pixels=56 * 56)
     save_backbone(build_tiny(vocabulary(), 0, form), tmp_path / "model")
     out = tmp_path / "deep" / "shuffle.json"
-    command = [sys.executable, str(STUDY), "--model", str(tmp_path / "model"), "--data", str(data), "--split", "train"]
+    command = [sys.executable, str(STUDY), "--model", str(tmp_path / "model"), "--data", str(benchmark_dir), "--split", "train"]
     command += ["--limit", "3", "--threads", "1", "--max-new-tokens", "4", "--out", str(out)]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
     assert run.returncode == 0, run.stderr
     assert all(way in run.stdout for way in WAYS)
     found = json.loads(out.read_text(encoding="utf-8"))
-    pairs = sum(len(document.pairs) for document in load_documents(data, "train")[:3])
+    pairs = sum(len(document.pairs) for document in load_documents(benchmark_dir, "train")[:3])
     assert list(found) == WAYS
     assert all(row["pairs"] == pairs for row in found.values())

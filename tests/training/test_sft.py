@@ -170,3 +170,19 @@ def test_another_draw_is_another_recipe(base: Path, data: Path, tmp_path: Path) 
     run_sft(recipe(base, data, tmp_path / "run"))
     with pytest.raises(RecipeError, match="draw_seed=0 there, 1 here"):
         run_sft(recipe(base, data, tmp_path / "run", draw_seed=1))
+
+
+@pytest.mark.parametrize("separator", [" ", "\n"])
+def test_decision_weight_counts_the_deciding_tokens_more(base: Path, data: Path, tmp_path: Path, separator: str) -> None:
+    lines = [json.loads(line) for line in (data / "oracle" / "train.jsonl").read_text().splitlines()]
+    own = tmp_path / "own.jsonl"
+    own.write_text(
+        "".join(json.dumps(f | {"completion": f["completion"].replace(" Step", separator + "Step")}) + "\n" for f in lines)
+    )
+    first = {}
+    for weight in (1, 1e-6, 1e6):
+        out = tmp_path / f"run-{weight}"
+        run_sft(recipe(base, data, out, traces=own, decision_weight=weight))
+        first[weight] = events(out)[0]["loss"]
+    # The plain loss is a mean of that of the deciding tokens and that of the others.
+    assert min(first[1e-6], first[1e6]) < first[1] < max(first[1e-6], first[1e6])

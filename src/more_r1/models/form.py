@@ -38,7 +38,7 @@ class _Row:
 class FormKeeper:
     """Chooses the tokens of many completions so that each of them parses (`reasoning.trace.parse_trace`)."""
 
-    def __init__(self, encoder: Encoder, schema: Schema, form: PromptForm, rows: int, max_new_tokens: int) -> None:
+    def __init__(self, encoder: Encoder, schema: Schema, form: PromptForm, max_new_tokens: int) -> None:
         self.encoder = encoder
         steps = form.reasoning == "steps"
         # The mark before each step, then the one before the answer.
@@ -47,11 +47,15 @@ class FormKeeper:
         self.end = self._ids("</answer>")
         self.labels = [self._ids(label) for label in schema.labels]
         self.most = max((max_new_tokens - _RESERVE) // STEPS, _LEAST)
-        self.rows = [_Row(list(self.marks[0])) for _ in range(rows)]
+        self.rows: list[_Row] = []
         # The words of a step may hold neither tags nor what reads as the number of a step, and must not be blank.
         texts_of = (encoder.decode([id]) for id in range(len(encoder.tokenizer)))
         marking = [id for id, text in enumerate(texts_of) if not text.strip() or _MARKING.search(text)]
         self.marking = torch.tensor(marking)
+
+    def begin(self, rows: int) -> None:
+        """Start on a new batch of so many completions."""
+        self.rows = [_Row(list(self.marks[0])) for _ in range(rows)]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.encoder.tokenizer(text, add_special_tokens=False)["input_ids"])

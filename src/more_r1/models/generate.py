@@ -36,14 +36,16 @@ def generate(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    encoder = backbone.encoder
+    keeper = FormKeeper(encoder, keep_form, backbone.form, max_new_tokens) if keep_form is not None else None
     texts: list[str] = []
-    for batch in _batches(prompts, backbone.encoder, max_new_tokens):
+    for batch in _batches(prompts, encoder, max_new_tokens):
 
         def report(done: int, before: int = len(texts)) -> None:
             if progress is not None:
                 progress(before + done)
 
-        texts += _decode(backbone, batch, max_new_tokens, report, keep_form)
+        texts += _decode(backbone, batch, max_new_tokens, report, keeper)
     return texts
 
 
@@ -74,7 +76,7 @@ def _decode(
     prompts: list[tuple[Segment, ...]],
     max_new_tokens: int,
     progress: Callable[[int], None],
-    schema: Schema | None,
+    keeper: FormKeeper | None,
 ) -> list[str]:
     model, encoder = backbone.model, backbone.encoder
     device = next(model.parameters()).device
@@ -87,7 +89,8 @@ def _decode(
     del prefill  # its keys and values are by node now, in `rows`
     positions = torch.tensor([_next_position(forest, path) for path in forest.paths], device=device)
 
-    keeper = FormKeeper(encoder, schema, backbone.form, len(prompts), max_new_tokens) if schema is not None else None
+    if keeper is not None:
+        keeper.begin(len(prompts))
 
     alive = list(range(len(prompts)))  # prompt of each row
     open_rows = set(alive)

@@ -42,10 +42,12 @@ def predict(
 
 def _chunks(documents: Sequence[Document]) -> Iterator[list[Document]]:
     chunk: list[Document] = []
+    pairs = 0
     for document in documents:
         chunk.append(document)
-        if sum(len(d.pairs) for d in chunk) >= CHUNK_PAIRS:
+        pairs += len(document.pairs)
+        if pairs >= CHUNK_PAIRS:
             yield chunk
-            chunk = []
-    if any(document.pairs for document in chunk):
+            chunk, pairs = [], 0
+    if pairs:
         yield chunk

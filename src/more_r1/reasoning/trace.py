@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from more_r1.schema import NONE, TYPES, Schema
+from more_r1.schema import TYPES, Schema
 
 STEPS = 6
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -95,6 +95,3 @@ def _split_steps(thoughts: str) -> tuple[str, ...]:
         if not step:
             raise TraceError(f"step {number} is empty")
     return steps
-
-
-__all__ = ["NONE", "STEPS", "Trace", "TraceError", "parse_trace", "read_answer"]

@@ -5,6 +5,7 @@ With `form.reasoning: none` the completion is the gold label alone: the paper's 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -168,11 +169,9 @@ def _weights(completion: str, decision: float, encoder: Encoder) -> float | tupl
     """A weight for each token of a trace: `decision` in steps 3 and 6 and the answer, 1 elsewhere."""
     if decision == 1:
         return 1.0
-    # Steps and tags begin tokens, so that what stands before them is as many tokens by itself.
-    start, end, last = (
-        len(encoder.tokenizer(completion[: completion.index(mark)], add_special_tokens=False)["input_ids"])
-        for mark in (" Step 3:", " Step 4:", " Step 6:")
-    )
+    # A step, with the space or line end before it, begins a token: what stands before it is as many tokens by itself.
+    before = [re.split(rf"\s*\bStep {number}:", completion, maxsplit=1)[0] for number in (3, 4, 6)]
+    start, end, last = (len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in before)
     total = len(encoder.completion(completion))
     return tuple(decision if start <= token < end or token >= last else 1.0 for token in range(total))
 
