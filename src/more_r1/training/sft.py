@@ -7,31 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any, Literal
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from pydantic import Field, field_serializer
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from more_r1.document import Document, Pair
-from more_r1.formats import load_documents
 from more_r1.formats.oracle import read_oracle
-from more_r1.models.generate import generate
 from more_r1.models.load import Backbone, load_backbone
 from more_r1.models.processor import Encoder
-from more_r1.reasoning.prompt import PromptForm, build_prompt
-from more_r1.reasoning.scoring import score
+from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
 from more_r1.training.examples import Epochs, Example, draw
 from more_r1.training.learner import Learned, TrainingRecipe, finished, learn, rates
 from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
+from more_r1.training.samples import Sample, read_samples, some, validate
 
 
 class SftRecipe(TrainingRecipe):
@@ -67,15 +62,6 @@ class SftRecipe(TrainingRecipe):
         return form.model_dump(mode="json", exclude_unset=True)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A pair with its document and gold label."""
-
-    document: Document
-    pair: Pair
-    label: str
-
-
 def run_sft(recipe: SftRecipe) -> Learned:
     """Fine-tune `recipe.model`; the best model by validation F1 is `best/` in the run folder, the last one `final/`.
 
@@ -87,7 +73,7 @@ def run_sft(recipe: SftRecipe) -> Learned:
     if done := finished(run, console):
         return done
     schema = Schema.more()
-    train, valid = _samples(recipe, "train"), _samples(recipe, "valid")
+    train, valid = read_samples(recipe.data, "train"), read_samples(recipe.data, "valid")
     disable_progress_bar()  # transformers' own; it would tear ours
     backbone = load_backbone(recipe.model)
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
@@ -104,7 +90,7 @@ def run_sft(recipe: SftRecipe) -> Learned:
     without = f", {len(drawn) - pairs} more have no usable trace" if pairs < len(drawn) else ""
     console.print(f"{pairs} of {len(train)} pairs, {len(documents)} documents{without}; {len(batches)} steps", soft_wrap=True)
 
-    asked = _sample(valid, recipe.valid_pairs, recipe.draw_seed)
+    asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
     every = recipe.validate_every * len(batches) / recipe.epochs
     times = int(len(batches) / every)
     return learn(
@@ -118,34 +104,6 @@ def run_sft(recipe: SftRecipe) -> Learned:
     )
 
 
-def validate(backbone: Backbone, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:
-    """Figures of greedy answers, the samples split among the processes: the benchmark's four and the share of broken form."""
-    state = PartialState()
-    rank, processes = state.process_index, state.num_processes
-    mine = samples[len(samples) * rank // processes : len(samples) * (rank + 1) // processes]
-    prompts = [build_prompt(sample.document, sample.pair, schema, backbone.form) for sample in mine]
-    completions = generate(backbone, prompts, max_new_tokens)
-    answers = gather_object([read_answer(text, schema, backbone.form.reasoning) for text in completions])
-    scores = asdict(score([sample.label for sample in samples], answers))
-    figures = {name: float(scores[name]) for name in ("f1", "accuracy", "precision", "recall")}
-    return figures | {"broken": answers.count(None) / len(answers)}
-
-
-def _samples(recipe: SftRecipe, split: str) -> list[Sample]:
-    documents = load_documents(recipe.data, split)
-    pairs = [(document, pair) for document in documents for pair in document.pairs]
-    samples = [Sample(document, pair, pair.label) for document, pair in pairs if pair.label is not None]
-    if not samples:
-        raise RecipeError(f"data={recipe.data}: the {split} split has no labelled pair")
-    return samples
-
-
-def _sample(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
-    """At most so many of them, in their own order, so that pairs of a document stay neighbours."""
-    taken = Random(f"{seed} valid").sample(range(len(samples)), min(most, len(samples)))
-    return [samples[index] for index in sorted(taken)]
-
-
 def _examples(recipe: SftRecipe, backbone: Backbone, schema: Schema, samples: Sequence[Sample]) -> list[list[Example]]:
     """The examples by document. A trace that breaks the form or ends in another label than the gold one is left out."""
     form = backbone.form
@@ -155,11 +113,10 @@ def _examples(recipe: SftRecipe, backbone: Backbone, schema: Schema, samples: Se
         if form.reasoning == "none":
             completion = Trace((), sample.label).render()
         else:
-            span = sample.document.entity(sample.pair.entity).span
-            completion = traces.get((sample.document.id, sample.pair.object, (span.start, span.end)), "")
+            completion = traces.get(sample.key, "")
             if read_answer(completion, schema) != sample.label:
                 continue
-        prompt = build_prompt(sample.document, sample.pair, schema, form)
+        prompt = sample.prompt(schema, form)
         weight = 1.0 if form.reasoning == "none" else _weights(completion, recipe.decision_weight, backbone.encoder)
         documents.setdefault(sample.document.id, []).append(Example(prompt, completion, weight))
     return list(documents.values())

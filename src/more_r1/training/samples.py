@@ -1,0 +1,72 @@
+"""The labelled pairs of a split, one by one: what stages draw from, and what they are validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from more_r1.document import Document, Pair
+from more_r1.formats import load_documents
+from more_r1.models.generate import generate
+from more_r1.models.load import Backbone
+from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt
+from more_r1.reasoning.scoring import score
+from more_r1.reasoning.trace import read_answer
+from more_r1.schema import Schema
+from more_r1.training.recipe import RecipeError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair with its document and gold label."""
+
+    document: Document
+    pair: Pair
+    label: str
+
+    @property
+    def key(self) -> tuple[str, str, tuple[int, int]]:
+        """What names the pair in files: document, object, span of the entity in tokens."""
+        span = self.document.entity(self.pair.entity).span
+        return self.document.id, self.pair.object, (span.start, span.end)
+
+    def prompt(self, schema: Schema, form: PromptForm) -> Prompt:
+        """The question to a model."""
+        return build_prompt(self.document, self.pair, schema, form)
+
+
+def read_samples(data: Path, split: str) -> list[Sample]:
+    """All labelled pairs of a split, in the order of the files. Raises RecipeError where there is none."""
+    documents = load_documents(data, split)
+    pairs = [(document, pair) for document in documents for pair in document.pairs]
+    samples = [Sample(document, pair, pair.label) for document, pair in pairs if pair.label is not None]
+    if not samples:
+        raise RecipeError(f"data={data}: the {split} split has no labelled pair")
+    return samples
+
+
+def some(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
+    """At most so many of them, in their own order, so that pairs of a document stay neighbours."""
+    taken = Random(f"{seed} valid").sample(range(len(samples)), min(most, len(samples)))
+    return [samples[index] for index in sorted(taken)]
+
+
+def share(items: Sequence[Sample], state: PartialState) -> Sequence[Sample]:
+    """This process's part of them, neighbours together."""
+    rank, processes = state.process_index, state.num_processes
+    return items[len(items) * rank // processes : len(items) * (rank + 1) // processes]
+
+
+def validate(backbone: Backbone, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:
+    """Figures of greedy answers, the samples split among the processes: the benchmark's four and the share of broken form."""
+    prompts = [sample.prompt(schema, backbone.form) for sample in share(samples, PartialState())]
+    completions = generate(backbone, prompts, max_new_tokens)
+    answers = gather_object([read_answer(text, schema, backbone.form.reasoning) for text in completions])
+    scores = asdict(score([sample.label for sample in samples], answers))
+    figures = {name: float(scores[name]) for name in ("f1", "accuracy", "precision", "recall")}
+    return figures | {"broken": answers.count(None) / len(answers)}
