@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-import more_r1.models.generate as generation
+import more_r1.models.decode as generation
 from more_r1.models.generate import generate
 from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Picture, Prompt

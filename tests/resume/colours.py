@@ -13,7 +13,7 @@ from PIL import Image
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Picture, Prompt
 from more_r1.training.examples import Batch, Epochs, Example
-from more_r1.training.learner import Learned, TrainingRecipe, learn, rates
+from more_r1.training.learner import Learned, TrainingRecipe, fit, learn, rates
 from more_r1.training.run import Run
 
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
@@ -58,7 +58,7 @@ def train(recipe: ColourRecipe, batches: Sequence[Batch] | None = None) -> Learn
         return {"f1": float(norm.weight.detach().sum().sin())}
 
     schedule = rates(recipe.lr, len(batches), 0.1, recipe.schedule)
-    return learn(backbone, recipe, run, batches, schedule, validate, frozenset(range(3, len(batches) + 1, 3)))
+    return learn(backbone, recipe, run, batches, schedule, fit, validate, frozenset(range(3, len(batches) + 1, 3)))
 
 
 def child(out: str, settings: dict[str, object], environment: dict[str, str] | None = None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Prompt
 from more_r1.training.examples import Batch, Example
-from more_r1.training.learner import TrainingRecipe, learn, rates, token_mean
+from more_r1.training.learner import TrainingRecipe, fit, learn, rates, token_mean
 from more_r1.training.run import Run
 
 PROMPT = Prompt((("a",),))
@@ -52,7 +52,7 @@ def learned(out: Path, steps: int, **settings: Any) -> dict[str, Tensor]:
     """The weights after some steps on one example."""
     backbone = build_tiny(["a", "b"], 0)
     recipe = TrainingRecipe.model_validate({"out": out, "threads": 1, **settings})
-    learn(backbone, recipe, Run(recipe, out), [Batch((Example(PROMPT, "b a b"),), 1.0)] * steps, [1e-3] * steps)
+    learn(backbone, recipe, Run(recipe, out), [Batch((Example(PROMPT, "b a b"),), 1.0)] * steps, [1e-3] * steps, fit)
     weights: dict[str, Tensor] = backbone.model.state_dict()
     return weights
 

@@ -7,6 +7,7 @@ from the root as if the sequence stood alone. One call of the model then gives t
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,8 @@ class Forest:
     """[patches, channels x 2 x patch x patch], pictures in the order of the row; None without pictures."""
     grids: Tensor | None
     """[pictures, 3]: time, height, width in patches."""
+    pictures: tuple[int, ...]
+    """Of each picture: where in the row the segment that shows it begins."""
     spans: tuple[Span, ...]
     """The nodes, depth-first. A segment with a single follower forms one node with it, unless a sequence ends between."""
     paths: tuple[tuple[int, ...], ...]
@@ -62,30 +65,53 @@ class Forest:
             raise ValueError("a forest needs at least one sequence")
         return _plant(sequences, encoder)
 
-    def inputs(self, device: torch.device, layout: Layout | None = None) -> dict[str, Any]:
-        """Keyword arguments of a Qwen2.5-VL's forward; `layout` stands in for the default attention."""
+    def inputs(
+        self, device: torch.device, layout: Layout | None = None, start: int = 0, stop: int | None = None
+    ) -> dict[str, Any]:
+        """Keyword arguments of a Qwen2.5-VL's forward; `layout` stands in for the default attention.
+
+        With `start` and `stop` of that part of the row only, which must be of whole nodes and needs a layout of its own.
+        """
+        stop = self.tokens if stop is None else stop
         inputs = {
-            "input_ids": self.ids.to(device),
-            "position_ids": self.positions.to(device),
+            "input_ids": self.ids[:, start:stop].to(device),
+            "position_ids": self.positions[..., start:stop].to(device),
             "attention_mask": {"full_attention": None},  # what is seen, `forest` says; no mask need be built
             "use_cache": False,
             "forest": layout or Blocks(self.spans),
         }
-        if self.pixels is not None and self.grids is not None:
-            inputs |= {"pixel_values": self.pixels.to(device), "image_grid_thw": self.grids.to(device)}
+        first, last = bisect_left(self.pictures, start), bisect_left(self.pictures, stop)
+        if self.pixels is not None and self.grids is not None and first < last:
+            patches = self.grids.prod(-1)
+            pixels = self.pixels[patches[:first].sum() : patches[:last].sum()]
+            inputs |= {"pixel_values": pixels.to(device), "image_grid_thw": self.grids[first:last].to(device)}
         return inputs
 
 
-def logprobs(model: Any, forest: Forest, layout: Layout | None = None) -> list[Tensor]:
+def logprobs(model: Any, forest: Forest, layout: Layout | None = None, temperature: float = 1.0) -> list[Tensor]:
     """The log-probability of each completion token: one float32 tensor a sequence, in the order given.
 
     One call of `model`, which must be loaded by models/load.py (or wrapped around such a model: DDP, LoRA); logits are
-    computed for completion tokens only.
+    computed for completion tokens only, and divided by the temperature.
     """
+    return list(scored(model, forest, layout, temperature)[0].split(forest.lengths))  # type: ignore[no-untyped-call]
+
+
+def scored(
+    model: Any, forest: Forest, layout: Layout | None = None, temperature: float = 1.0, entropies: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """As `logprobs`, in one tensor [K]; and, if asked for, the entropy of what each token was drawn from, [K], in nats."""
     device = next(model.parameters()).device
     output = model(**forest.inputs(device, layout), logits_to_keep=forest.index.to(device))
-    losses = cross_entropy(output.logits[0].float(), forest.targets.to(device), reduction="none")
-    return list((-losses).split(forest.lengths))  # type: ignore[no-untyped-call]
+    logits = output.logits[0].float() / temperature
+    return -cross_entropy(logits, forest.targets.to(device), reduction="none"), entropy(logits) if entropies else None
+
+
+@torch.no_grad()
+def entropy(logits: Tensor) -> Tensor:
+    """The entropy in nats [K] of the distributions that logits [K, vocabulary] give."""
+    logprobs = logits.log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
 
 
 @dataclass
@@ -137,6 +163,7 @@ def _plant(sequences: Sequence[Sample], encoder: Encoder) -> Forest:
         positions=torch.cat(row.positions, dim=1).unsqueeze(1),
         pixels=torch.cat([values for values, _ in pixels]) if pixels else None,
         grids=torch.stack([grid for _, grid in pixels]) if pixels else None,
+        pictures=tuple(row.shown),
         spans=tuple(Span(*span) for span in row.spans),
         paths=tuple(answered.path for _, answered in ends),
         index=torch.tensor(index),
@@ -154,6 +181,7 @@ class _Row:
         self.ids: list[int] = []
         self.positions: list[Tensor] = []
         self.pictures: list[Any] = []
+        self.shown: list[int] = []
         self.spans: list[list[int]] = []
 
     def add(self, node: _Node, base: int, above: tuple[int, ...]) -> None:
@@ -168,6 +196,7 @@ class _Row:
             self.ids += node.segment.ids
             self.positions.append(positions + base)
             self.pictures += node.segment.pictures
+            self.shown += [node.start] * len(node.segment.pictures)
             base += advance
             if node.ends or len(node.children) != 1:
                 break

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from more_r1.models.processor import Encoder
-from more_r1.reasoning.prompt import PromptForm
+from more_r1.models.decode import vision_ids
+from more_r1.models.load import Backbone
 from more_r1.reasoning.trace import STEPS
 from more_r1.schema import Schema
 
@@ -38,36 +38,38 @@ class _Row:
 class FormKeeper:
     """Chooses the tokens of many completions so that each of them parses (`reasoning.trace.parse_trace`)."""
 
-    def __init__(self, encoder: Encoder, schema: Schema, form: PromptForm, max_new_tokens: int) -> None:
-        self.encoder = encoder
-        steps = form.reasoning == "steps"
+    def __init__(self, backbone: Backbone, schema: Schema, max_new_tokens: int, stops: frozenset[int], rows: int) -> None:
+        self.encoder = encoder = backbone.encoder
+        self.stops, self.banned = stops, vision_ids(backbone)
+        steps = backbone.form.reasoning == "steps"
         # The mark before each step, then the one before the answer.
         texts = [f"{'<think>' if number == 1 else ''} Step {number}:" for number in range(1, STEPS + 1)] if steps else []
         self.marks = [self._ids(text) for text in [*texts, " </think><answer>" if steps else "<answer>"]]
         self.end = self._ids("</answer>")
         self.labels = [self._ids(label) for label in schema.labels]
         self.most = max((max_new_tokens - _RESERVE) // STEPS, _LEAST)
-        self.rows: list[_Row] = []
+        self.rows = [_Row(list(self.marks[0])) for _ in range(rows)]
         # The words of a step may hold neither tags nor what reads as the number of a step, and must not be blank.
         texts_of = (encoder.decode([id]) for id in range(len(encoder.tokenizer)))
         marking = [id for id, text in enumerate(texts_of) if not text.strip() or _MARKING.search(text)]
         self.marking = torch.tensor(marking)
 
-    def begin(self, rows: int) -> None:
-        """Start on a new batch of so many completions."""
-        self.rows = [_Row(list(self.marks[0])) for _ in range(rows)]
-
     def _ids(self, text: str) -> list[int]:
         return list(self.encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def choose(self, logits: Tensor, alive: Sequence[int], stops: frozenset[int]) -> list[int]:
-        """The next token of each row in `alive`, from its logits [rows, vocabulary]; the end of sequence after the answer."""
+    def choose(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
+        """As models.decode.Chooser has it; the end of sequence after the answer."""
+        logits[:, self.banned] = -torch.inf
         words = logits.clone()
         words[:, self.marking.to(logits.device)] = -torch.inf
         best = words.argmax(-1).tolist()
         wanted = logits.argmax(-1).tolist()
-        states = [self.rows[number] for number in alive]
-        return [self._next(state, logits[row], best[row], wanted[row] in stops) for row, state in enumerate(states)]
+        states = [self.rows[number] for number in rows]
+        return [self._next(state, logits[row], best[row], wanted[row] in self.stops) for row, state in enumerate(states)]
+
+    def ends(self, row: int, ids: Sequence[int]) -> bool:
+        """As models.decode.Chooser has it."""
+        return ids[-1] in self.stops
 
     def _next(self, row: _Row, logits: Tensor, word: int, stops: bool) -> int:
         if not row.due and row.step < len(self.marks) - 1:

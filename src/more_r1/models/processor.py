@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from PIL import Image
@@ -105,6 +105,11 @@ class Encoder:
         if self.eos_id in ids:
             ids = ids[: ids.index(self.eos_id)]
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def closing_ids(self) -> frozenset[int]:
+        """The tokens in which a tag can end: those whose text has a `>`."""
+        return frozenset(id for id in range(len(self.tokenizer)) if ">" in self.decode([id]))
 
     def pixels(self, picture: Picture) -> tuple[Tensor, Tensor]:
         """Pixel values [patches, channels x 2 x patch x patch] and the grid [3] (time, height, width in patches).

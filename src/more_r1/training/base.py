@@ -15,7 +15,7 @@ from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.synthetic.lessons import lessons, vocabulary
 from more_r1.training.examples import Batch, Example
-from more_r1.training.learner import Learned, TrainingRecipe, finished, learn, rates
+from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates
 from more_r1.training.recipe import Recipe
 from more_r1.training.run import Run
 
@@ -76,4 +76,4 @@ def run_base(recipe: BaseRecipe) -> Learned:
         return done
     backbone = build_tiny(vocabulary(), recipe.seed, recipe.form)
     batches = Lessons(recipe)
-    return learn(backbone, recipe, run, batches, batches.rates(recipe))
+    return learn(backbone, recipe, run, batches, batches.rates(recipe), fit)

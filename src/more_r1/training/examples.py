@@ -6,8 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
+
+from accelerate import Accelerator, PartialState
 
 from more_r1.reasoning.prompt import Prompt
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,12 @@ class Batch:
     examples: tuple[Example, ...]
     epoch: float
     stage: str | None = None
+
+
+def share(items: Sequence[T], processes: PartialState | Accelerator) -> Sequence[T]:
+    """This process's part of them, neighbours together, since they share prefixes."""
+    rank, count = processes.process_index, processes.num_processes
+    return items[len(items) * rank // count : len(items) * (rank + 1) // count]
 
 
 def draw(labels: Sequence[str], share: float, seed: int) -> list[int]:

@@ -1,8 +1,8 @@
-"""The loop that both stages and the base share: batch, forest, loss, step, log, validate, save, resume.
+"""The loop that both stages and the base share: batch, update, log, validate, save, resume; and the update of fine-tuning.
 
-The batch and the learning rate of a step are pure functions of the recipe, so a checkpoint needs no data or scheduler state
-beyond the step. On CPU a run that was killed at any moment and started again ends with the bits of one that was not.
-Left out on purpose: gradient accumulation (a forest holds a whole batch) and hooks (the loop is short enough to edit).
+The batch and the learning rate of a step are pure functions of the recipe (and of the log up to it), so a checkpoint needs no
+data or scheduler state beyond the step. On CPU a run that was killed at any moment and started again ends with the bits of one
+that was not. Left out on purpose: hooks (the loop is short enough to edit).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -24,11 +24,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import disable_progress_bar
 
-from more_r1.models.forest import Forest, logprobs
+from more_r1.models.forest import Forest, scored
 from more_r1.models.load import Backbone, save_backbone
-from more_r1.training.examples import Batch, Example
+from more_r1.training.examples import Batch, Example, share
 from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.run import Log, Run
+from more_r1.training.run import Progress as RunProgress
+
+T = TypeVar("T")
 
 
 class TrainingRecipe(Recipe):
@@ -69,11 +72,6 @@ class Learned:
         return self.out / ("final" if self.best_step is None else "best")
 
 
-# From the log-probabilities of each example's completion tokens to a sum and the number that the sum is to be divided by;
-# over several processes both are added up first, so that the mean is the batch's whatever its split.
-Loss = Callable[[Sequence[Tensor], Sequence[Example]], tuple[Tensor, Tensor]]
-
-
 def token_mean(logprobs: Sequence[Tensor], examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """Minus the mean log-probability of all completion tokens of the batch, as TRL's SFTTrainer has it, weighted by example."""
     pairs = zip(logprobs, examples, strict=True)
@@ -98,9 +96,57 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, forest: Forest) -> list[Tensor]:
-        """One 1-D tensor per sequence: the log-probability of each completion token."""
-        return logprobs(self.model, forest)
+    def forward(self, forest: Forest, temperature: float = 1.0, entropies: bool = False) -> tuple[Tensor, Tensor | None]:
+        """As `models.forest.scored`."""
+        return scored(self.model, forest, temperature=temperature, entropies=entropies)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What an update works with."""
+
+    backbone: Backbone
+    accelerator: Accelerator
+    policy: nn.Module
+    """`Policy` around the backbone's model, as the accelerator wrapped it."""
+    optimizer: torch.optim.Optimizer
+    clip: float
+
+    def step(self, rate: float, loss: float) -> float:
+        """One step of the optimizer on the gradients that are there; their norm before it was clipped.
+
+        Raises RecipeError where the loss or the norm is no number any more.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), self.clip))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise RecipeError(f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}; lower lr")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+
+# Trains on a batch at a learning rate, and says what is to be logged of it: "epoch" and "loss" at least.
+Update = Callable[[Trainer, T, float], dict[str, Any]]
+
+
+def fit(trainer: Trainer, batch: Batch, rate: float) -> dict[str, Any]:
+    """The update of fine-tuning: one step on the mean log-probability of the completions."""
+    accelerator = trainer.accelerator
+    # DDP needs a backward pass of every process, if only one that counts for nothing.
+    examples = share(batch.examples, accelerator) or (replace(batch.examples[0], weight=0.0),)
+    encoder = trainer.backbone.encoder
+    forest = Forest.build([(encoder.prompt(e.prompt), encoder.completion(e.completion)) for e in examples], encoder)
+    total, count = token_mean(trainer.policy(forest)[0].split(forest.lengths), examples)
+    # Sums over all processes; DDP averages gradients over processes, hence the factor.
+    tokens = [total.new_tensor(float(n)) for n in (forest.tokens, forest.repeated_tokens)]
+    all_total, all_count, computed, repeated = accelerator.reduce(torch.stack([total.detach(), count, *tokens])).tolist()
+    accelerator.backward(total * accelerator.num_processes / all_count)
+    norm = trainer.step(rate, all_total / all_count)
+    event: dict[str, Any] = {"epoch": round(batch.epoch, 4)} | ({"stage": batch.stage} if batch.stage else {})
+    event |= {"loss": all_total / all_count, "lr": rate, "grad_norm": norm}
+    return event | {"tokens": int(computed), "repeated_tokens": int(repeated)}
 
 
 def finished(run: Run, console: Console) -> Learned | None:
@@ -115,19 +161,19 @@ def learn(
     backbone: Backbone,
     recipe: TrainingRecipe,
     run: Run,
-    batches: Sequence[Batch],
+    batches: Sequence[T],
     rates: Sequence[float],
+    update: Update[T],
     validate: Callable[[], Mapping[str, float]] | None = None,
     validate_at: frozenset[int] = frozenset(),
-    loss: Loss = token_mean,
 ) -> Learned:
-    """Train `backbone` in place on one batch and one learning rate a step, from the run's checkpoint if it has one.
+    """Train `backbone` in place by one update a batch, from the run's checkpoint if it has one.
 
-    `validate` is called after the steps in `validate_at`; the model with the highest "f1" is kept in best/, the last in final/.
-    Raises RecipeError where the loss or its gradient is no number any more.
+    `validate` is called after the steps in `validate_at`, 0 being before the first; the model with the highest "f1" is kept in
+    best/, the last in final/. Raises RecipeError where the loss or its gradient is no number any more.
     """
     # Not every batch shows a picture, and then a vision tower that learns has no gradients: DDP must not wait for them.
-    sees = any(parameter.requires_grad for parameter in backbone.model.model.visual.parameters())
+    sees = any(parameter.requires_grad and ".visual." in name for name, parameter in backbone.model.named_parameters())
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=sees)])
     if accelerator.is_main_process:
         run.begin()
@@ -138,8 +184,9 @@ def learn(
     policy = Policy(backbone.model)
     optimizer = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas)
     policy, optimizer = accelerator.prepare(policy, optimizer)
+    trainer = Trainer(backbone, accelerator, policy, optimizer, recipe.clip)
     done = run.resume(accelerator)
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[T] = DataLoader(
         batches,  # type: ignore[arg-type]  # a sequence is all it needs
         batch_size=None,
         sampler=range(done.step, len(batches)),
@@ -152,46 +199,38 @@ def learn(
     if done.step:
         console.print(f"{run.folder}: going on after step {done.step} of {len(batches)}", soft_wrap=True)
     log = Log(run.folder, done) if accelerator.is_main_process else None
-    policy.train()
+
+    def validated(step: int) -> RunProgress:
+        """Validate, keep the model if it is the best so far."""
+        if validate is None or step not in validate_at:
+            return done
+        trainer.policy.eval()
+        scores = validate()
+        trainer.policy.train()
+        if log:
+            log.write({"step": step, **{f"valid_{name}": value for name, value in scores.items()}})
+        console.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+        if done.best is not None and scores["f1"] <= done.best["f1"]:
+            return done
+        if accelerator.is_main_process:
+            save_backbone(backbone, run.folder / "best")
+        return replace(done, best_step=step, best=dict(scores))
+
+    trainer.policy.train()
     with _bar(console) as bar:
         task = bar.add_task("training", total=len(batches), completed=done.step)
+        if done.step == 0:
+            done = validated(0)
         clock = time.perf_counter()
         for step, batch in enumerate(loader, done.step + 1):
-            examples = _mine(batch.examples, accelerator)
-            forest = _forest(backbone, examples)
-            total, count = loss(policy(forest), examples)
-            # Sums over all processes; DDP averages gradients over processes, hence the factor.
-            sums = torch.stack([total.detach(), count, *_tokens(forest, total)])
-            all_total, all_count, tokens, repeated = accelerator.reduce(sums).tolist()
-            accelerator.backward(total * accelerator.num_processes / all_count)
-            for group in optimizer.param_groups:
-                group["lr"] = rates[step - 1]
-            norm = float(accelerator.clip_grad_norm_(policy.parameters(), recipe.clip))
-            if not math.isfinite(all_total) or not math.isfinite(norm):
-                loss_is = f"the loss is {all_total / all_count:.4g}, the norm of its gradient {norm:.4g}"
-                raise RecipeError(f"{run.folder}: step {step}: {loss_is}; lower lr")
-            optimizer.step()
-            optimizer.zero_grad()
+            try:
+                event = update(trainer, batch, rates[step - 1])
+            except RecipeError as error:
+                raise RecipeError(f"{run.folder}: step {step}: {error}") from error
             if log:
-                event: dict[str, Any] = {"step": step, "epoch": round(batch.epoch, 4)}
-                event |= {"stage": batch.stage} if batch.stage else {}
-                event |= {"loss": all_total / all_count, "lr": rates[step - 1], "grad_norm": norm}
-                event |= {"tokens": int(tokens), "repeated_tokens": int(repeated)}
-                event |= {"seconds": round(time.perf_counter() - clock, 4)}
-                log.write(event)
-            bar.update(task, completed=step, description=f"loss {all_total / all_count:.3f}")
-
-            if validate and step in validate_at:
-                policy.eval()
-                scores = validate()
-                policy.train()
-                if log:
-                    log.write({"step": step, **{f"valid_{name}": value for name, value in scores.items()}})
-                console.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-                if done.best is None or scores["f1"] > done.best["f1"]:
-                    done = replace(done, best_step=step, best=dict(scores))
-                    if accelerator.is_main_process:
-                        save_backbone(backbone, run.folder / "best")
+                log.write({"step": step, **event, "seconds": round(time.perf_counter() - clock, 4)})
+            bar.update(task, completed=step, description=f"loss {event['loss']:.3f}")
+            done = validated(step)
             if step % recipe.checkpoint_every == 0 and step < len(batches):
                 done = replace(done, step=step, log_bytes=log.bytes if log else 0)
                 run.save(accelerator, done)
@@ -212,23 +251,6 @@ def _groups(policy: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-
-
-def _mine(examples: tuple[Example, ...], accelerator: Accelerator) -> tuple[Example, ...]:
-    """This process's run of the batch's examples, neighbours together, since they share prefixes."""
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    mine = examples[len(examples) * rank // processes : len(examples) * (rank + 1) // processes]
-    # DDP needs a backward pass of every process, if only one that counts for nothing.
-    return mine or (replace(examples[0], weight=0.0),)
-
-
-def _forest(backbone: Backbone, examples: Sequence[Example]) -> Forest:
-    encoder = backbone.encoder
-    return Forest.build([(encoder.prompt(e.prompt), encoder.completion(e.completion)) for e in examples], encoder)
-
-
-def _tokens(forest: Forest, like: Tensor) -> list[Tensor]:
-    return [like.new_tensor(float(n)) for n in (forest.tokens, forest.repeated_tokens)]
 
 
 def _bar(console: Console) -> Progress:

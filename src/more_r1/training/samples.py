@@ -18,6 +18,7 @@ from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt
 from more_r1.reasoning.scoring import score
 from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema
+from more_r1.training.examples import share
 from more_r1.training.recipe import RecipeError
 
 
@@ -54,12 +55,6 @@ def some(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
     """At most so many of them, in their own order, so that pairs of a document stay neighbours."""
     taken = Random(f"{seed} valid").sample(range(len(samples)), min(most, len(samples)))
     return [samples[index] for index in sorted(taken)]
-
-
-def share(items: Sequence[Sample], state: PartialState) -> Sequence[Sample]:
-    """This process's part of them, neighbours together."""
-    rank, processes = state.process_index, state.num_processes
-    return items[len(items) * rank // processes : len(items) * (rank + 1) // processes]
 
 
 def validate(backbone: Backbone, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:

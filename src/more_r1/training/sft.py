@@ -23,7 +23,7 @@ from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
 from more_r1.training.examples import Epochs, Example, draw
-from more_r1.training.learner import Learned, TrainingRecipe, finished, learn, rates
+from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates
 from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate
@@ -99,6 +99,7 @@ def run_sft(recipe: SftRecipe) -> Learned:
         run,
         batches,
         rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
+        fit,
         validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
         validate_at=frozenset([*(max(round(every * time), 1) for time in range(1, times + 1)), len(batches)]),
     )

@@ -1,0 +1,77 @@
+"""GRPO's loss: advantages within a group, the clipped ratio, and the distance to the reference model.
+
+Shao et al. 2024 (DeepSeekMath, arXiv 2402.03300). Separable over completion tokens, so that a forest can be run in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Average = Literal["token", "sequence"]
+
+# As TRL has it: keeps a group of nearly equal rewards from blowing up.
+STD_FLOOR = 1e-4
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """Rewards [groups, G] less their group's mean, over its standard deviation (of a sample, G - 1) plus STD_FLOOR.
+
+    Exactly 0 where all rewards of a group are equal, whatever the rounding of their mean.
+    """
+    equal = (rewards == rewards[:, :1]).all(dim=1, keepdim=True)
+    deviation = rewards - rewards.mean(dim=1, keepdim=True)
+    scaled = deviation / (rewards.std(dim=1, keepdim=True) + STD_FLOOR) if rewards.shape[1] > 1 else deviation
+    return scaled.masked_fill(equal, 0.0)
+
+
+def token_weights(lengths: Sequence[int], average: Average, completions: int, tokens: int) -> Tensor:
+    """The weight of each token of these completions in a mean over a batch of so many completions and tokens, [sum(lengths)].
+
+    `sequence`: the mean over completions of the mean over their tokens (GRPO as published); `token`: the mean over all tokens
+    (DAPO, Yu et al. 2025, arXiv 2503.14476), in which a long completion does not count less a token than a short one.
+    """
+    sizes = torch.tensor(lengths)
+    each = torch.full((len(sizes),), 1 / tokens) if average == "token" else 1 / (sizes * completions)
+    return each.repeat_interleave(sizes)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the tokens of a forest's completions are to be trained towards; all tensors [K], none with gradients."""
+
+    old: Tensor
+    """Log-probabilities under the model that drew them."""
+    advantage: Tensor
+    weight: Tensor
+    reference: Tensor | None
+    """Log-probabilities under the reference model; None if beta is 0."""
+    epsilon: float
+    beta: float
+
+    def __call__(self, logprobs: Tensor, at: Tensor | slice = slice(None)) -> Tensor:
+        """The share of the loss of the tokens `at`, given their log-probabilities now.
+
+        A token's loss is -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A) + beta (exp(d) - d - 1) with r the ratio to `old` and
+        d the log-ratio of the reference to the policy: k3 of Schulman 2020, http://joschu.net/blog/kl-approx.html.
+        """
+        ratio, advantage = (logprobs - self.old[at]).exp(), self.advantage[at]
+        loss = -torch.min(ratio * advantage, ratio.clamp(1 - self.epsilon, 1 + self.epsilon) * advantage)
+        if self.reference is not None:
+            loss = loss + self.beta * k3(logprobs, self.reference[at])
+        return (loss * self.weight[at]).sum()
+
+    def clipped(self, logprobs: Tensor) -> Tensor:
+        """Which tokens [K] the clipping keeps from moving on."""
+        ratio = (logprobs - self.old).exp()
+        return ((ratio < 1 - self.epsilon) & (self.advantage < 0)) | ((ratio > 1 + self.epsilon) & (self.advantage > 0))
+
+
+def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """An estimate of the divergence of the policy from the reference at each drawn token, never below 0."""
+    difference = reference - logprobs
+    return difference.exp() - difference - 1
