@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -121,6 +121,57 @@ def sft(recipe: Path, overrides: Overrides = None) -> None:
     _told(run_sft(load_recipe(recipe, overrides or [], SftRecipe)))
 
 
+@app.command()
+def difficulty(recipe: Path, overrides: Overrides = None) -> None:
+    """Ask the stage-1 model about the training pairs that stage 1 left: right is easy, wrong is hard."""
+    from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
+    from more_r1.training.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides or [], DifficultyRecipe)
+    with _telling("asking") as tell:
+        figures = run_difficulty(settings, tell)
+    console.print(f"{settings.out / 'difficulty.jsonl'}: {figures.easy} easy, {figures.hard} hard", soft_wrap=True)
+
+
+@app.command("plan")
+def plan_run(recipe: Path, overrides: Overrides = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Say what stage 2 will cost, with and without shared prefixes: tokens, FLOPs, memory, hours."""
+    from dataclasses import asdict
+
+    from more_r1.training.plan import PlanRecipe, plan
+    from more_r1.training.plan_table import render
+    from more_r1.training.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides or [], PlanRecipe)
+    made = plan(settings)
+    if as_json:
+        print(json.dumps(asdict(made), indent=2))
+    else:
+        console.print(render(made, settings))
+
+
+@app.command()
+def grpo(recipe: Path, overrides: Overrides = None) -> None:
+    """Stage 2: GRPO with progressive sample mixing, from the model after stage 1."""
+    from more_r1.training.grpo import GrpoRecipe, run_grpo
+    from more_r1.training.recipe import load_recipe
+
+    _told(run_grpo(load_recipe(recipe, overrides or [], GrpoRecipe)))
+
+
+@app.command()
+def train(recipe: Path, overrides: Overrides = None) -> None:
+    """All stages of one recipe in a row: sft, difficulty, grpo, evaluate, report; what is complete is skipped."""
+    from more_r1.evaluation.metrics import render
+    from more_r1.pipeline import TrainRecipe
+    from more_r1.pipeline import train as run
+    from more_r1.training.recipe import load_recipe
+
+    page, metrics = run(load_recipe(recipe, overrides or [], TrainRecipe), _telling)
+    console.print(render(metrics))
+    console.print(f"{page}", soft_wrap=True)
+
+
 @app.command("copy-model")
 def copy_model(
     model: Annotated[str, typer.Argument(help="Model folder or hub name")],
@@ -154,12 +205,8 @@ def evaluate(
 
     documents = load_documents(data, split)[:limit]
     backbone = _load(model, threads)
-    with _bar() as bar:
-        task = bar.add_task("asking", total=None)
-        metrics = run(
-            backbone, documents, _schema(schema), out, max_new_tokens=max_new_tokens,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+    with _telling("asking") as tell:
+        metrics = run(backbone, documents, _schema(schema), out, max_new_tokens=max_new_tokens, progress=tell)
     console.print(render(metrics))
     console.print(f"{out / 'predictions.jsonl'}, {out / 'metrics.json'}", soft_wrap=True)
 
@@ -259,3 +306,11 @@ def _bar() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
         yield bar
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how many are done, and of how many."""
+    with _bar() as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -102,19 +102,15 @@ def both(model: Any, forest: Forest, chunk_tokens: int) -> tuple[float, dict[str
     return off, gradients(model), wanted
 
 
-CHUNKS = st.one_of(st.integers(1, 300), st.just(HUGE))
-EXAMPLES = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@settings(EXAMPLES, max_examples=25)
-@given(seed=st.integers(0, 2**32 - 1), chunk_tokens=CHUNKS)
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), chunk_tokens=st.integers(1, 200) | st.just(HUGE))
 def test_recursive_equals_packed(backbone: Backbone, seed: int, chunk_tokens: int) -> None:
     off, found, wanted = both(backbone.model, random_forest(seed, backbone), chunk_tokens)
     assert off < TOLERANCE
     assert relative(found, wanted) < TOLERANCE
-    with torch.no_grad():
-        norms = {name: float((found[name] - wanted[name]).norm() / wanted[name].norm().clamp(min=1e-3)) for name in wanted}
-    assert max(norms.values()) < 1e-4, "each parameter, not only the large ones"
+    # Each parameter, not only the large ones; the bias of keys has no gradient but rounding.
+    far = {name for name, part in wanted.items() if part.norm() > 1e-3 and relative({name: found[name]}, {name: part}) > 1e-4}
+    assert not far
 
 
 @pytest.fixture
@@ -132,45 +128,48 @@ def family(backbone: Backbone) -> Forest:
 
 
 class Calls(torch.nn.Module):
-    """Counts the tokens of each call of the model within."""
+    """Notes of each call of the model within: its tokens, and whether it can be gone back through."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self.tokens: list[int] = []
+        self.attached: list[bool] = []
 
     def forward(self, **inputs: Any) -> Any:
         self.tokens.append(inputs["input_ids"].shape[1])
-        return self.model(**inputs)
+        output = self.model(**inputs)
+        self.attached.append(output.logits.requires_grad)
+        return output
 
 
 def test_calls_are_chunks(tiny: Backbone) -> None:
-    """Side by side as many subtrees as the chunk holds; a node that has more children than that alone; nothing twice."""
-    encoder = tiny.encoder
-    (prompt,) = (encoder.prompt(Prompt((("w1 w2 w3",),))),)
-    samples = [(prompt, tuple(encoder.completion(f"w{first} w4 w5 w6")[:4])) for first in range(10, 17)]  # 3 tokens of each
-    forest = Forest.build(samples, encoder)
+    """As many neighbours a call as the chunk holds, a node that has more below it alone, and no token twice."""
+    prompt = tiny.encoder.prompt(Prompt((("w1 w2 w3",),)))
+    completions = [tiny.encoder.completion(f"w{first} w4 w5") for first in range(10, 17)]  # the last of 4 tokens is not read
+    forest = Forest.build([(prompt, completion) for completion in completions], tiny.encoder)
     root = len(prompt[0].ids)
     for chunk_tokens, calls in (
-        (1, [root] + 7 * [3]),
-        (5, [root] + 7 * [3]),
+        (1, [root, 3, 3, 3, 3, 3, 3, 3]),
+        (5, [root, 3, 3, 3, 3, 3, 3, 3]),
         (6, [root, 6, 6, 6, 3]),
-        (20, [root, 18, 3] if root > 0 else []),
-        (forest.tokens - 1, [root, 21]),
-        (forest.tokens, [forest.tokens]),
+        (20, [root, 18, 3]),
+        (root + 20, [root, 21]),
+        (root + 21, [root + 21]),
     ):
         counted = Calls(tiny.model)
         recursive.scored(counted, forest, chunk_tokens)
-        assert counted.tokens == calls, chunk_tokens
+        assert counted.tokens == calls
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 40, HUGE])
 def test_without_a_loss_nothing_is_kept(backbone: Backbone, family: Forest, chunk_tokens: int) -> None:
-    found, entropies = recursive.scored(backbone.model, family, chunk_tokens)
-    expected = torch.cat(packed.logprobs(backbone.model, family)).detach()
+    counted = Calls(backbone.model)
+    found, entropies = recursive.scored(counted, family, chunk_tokens)
+    expected = packed.scored(backbone.model, family)[0].detach()
     assert entropies is None and not found.requires_grad
     assert float((found - expected).abs().max()) < TOLERANCE
-    assert not gradients(backbone.model)
+    assert not gradients(backbone.model) and not any(counted.attached)
 
 
 def test_gradients_add_up(backbone: Backbone, family: Forest) -> None:
@@ -183,18 +182,15 @@ def test_gradients_add_up(backbone: Backbone, family: Forest) -> None:
     assert relative({name: part / 2 for name, part in twice.items()}, once) < 1e-6
 
 
-def test_prompts_learn_from_what_is_below(backbone: Backbone, family: Forest) -> None:
-    """Only the gradient on keys and values can tell the vision tower anything: the loss is on completions."""
-    first = family.index == family.index.unique()[0]  # leave out the first tokens, which the prompts themselves predict
-    inner = {span.end - 1 for span in family.spans if span.end < span.stop}
-    below = torch.tensor([int(token) not in inner for token in family.index])
-    assert first.any() and below.any() and not below.all()
-    recursive.scored(backbone.model, family, 1, lambda logprobs, at: (logprobs * below[at]).sum())
+def test_pictures_learn_from_what_is_below(backbone: Backbone, family: Forest) -> None:
+    """Prompts whose own tokens have no part in the loss: only gradients on keys and values tell the vision tower anything."""
+    inner = [span.end - 1 for span in family.spans if span.end < span.stop]
+    weights = (~torch.isin(family.index, torch.tensor(inner))).float()
+    recursive.scored(backbone.model, family, 1, lambda logprobs, at: (logprobs * weights[at]).sum())
     found = gradients(backbone.model)
-    backbone.model.zero_grad()
-    (torch.cat(packed.logprobs(backbone.model, family)) * below).sum().backward()
-    seen, wanted = ({n: g for n, g in each.items() if ".visual." in n} for each in (found, gradients(backbone.model)))
-    assert wanted and all(float(part.norm()) > 0 for name, part in seen.items() if name.endswith("proj.weight"))
+    (packed.scored(backbone.model, family)[0] * weights).sum().backward()
+    seen, wanted = ({name: g for name, g in each.items() if ".visual." in name} for each in (found, gradients(backbone.model)))
+    assert all(part.norm() > 0 for name, part in seen.items() if name.endswith("weight"))
     assert relative(seen, wanted) < TOLERANCE
 
 
@@ -211,22 +207,24 @@ def test_shares_of_the_loss_name_each_token_once(tiny: Backbone) -> None:
     assert sorted(told) == list(range(len(forest.targets)))
 
 
-@pytest.mark.parametrize("frozen", [".visual.", "language_model", "language_model.layers.0.", "k_proj", ""])
-@pytest.mark.parametrize("chunk_tokens", [1, 60])
-def test_frozen_parts(backbone: Backbone, family: Forest, frozen: str, chunk_tokens: int) -> None:
-    """With keys and values that nothing below can teach: pictures alone learn, or all but pictures, or nothing at all."""
+@pytest.mark.parametrize("frozen", [".visual.", "language_model", "language_model.layers.0.", "k_proj"])
+def test_frozen_parts(backbone: Backbone, family: Forest, frozen: str) -> None:
+    """Only some keys and values, or those of some nodes, pass gradients on; without a picture, none may."""
     model = copy.deepcopy(backbone.model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(frozen not in name)
-    if not frozen:
-        found, _ = recursive.scored(model, family, chunk_tokens, own_weights(family))
-        assert not gradients(model)
-        assert float((found - torch.cat(packed.logprobs(model, family))).abs().max()) < TOLERANCE
-        return
-    off, found_, wanted = both(model, family, chunk_tokens)
-    assert off < TOLERANCE
-    assert wanted and not any(frozen in name for name in found_)
-    assert relative(found_, wanted) < TOLERANCE
+    for chunk_tokens in (1, 60):
+        off, found, wanted = both(model, family, chunk_tokens)
+        assert off < TOLERANCE
+        assert found and not any(frozen in name for name in found)
+        assert relative(found, wanted) < TOLERANCE
+
+
+def test_nothing_to_learn(tiny: Backbone, family: Forest) -> None:
+    model = copy.deepcopy(tiny.model).requires_grad_(False)
+    found, _ = recursive.scored(model, family, 40, lambda logprobs, at: logprobs.sum())
+    assert float((found - packed.scored(model, family)[0]).abs().max()) < TOLERANCE
+    assert not gradients(model)
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "k_proj", "v_proj", "o_proj"], ["q_proj"], ["down_proj"]])
@@ -237,33 +235,29 @@ def test_lora(backbone: Backbone, family: Forest, targets: list[str]) -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    plain = torch.cat(packed.logprobs(backbone.model, family, temperature=TEMPERATURE)).detach()
-    for chunk_tokens in (1, 60, HUGE):
+    plain = packed.scored(backbone.model, family)[0].detach()
+    for chunk_tokens in (1, 60):
         off, found, wanted = both(model, family, chunk_tokens)
         assert off < TOLERANCE
         assert found and all("lora" in name for name in found)
         assert relative(found, wanted) < TOLERANCE
-        adapted, _ = recursive.scored(model, family, chunk_tokens, temperature=TEMPERATURE)
-        with model.disable_adapter():
-            without, _ = recursive.scored(model, family, chunk_tokens, temperature=TEMPERATURE)
-        assert float((without - plain).abs().max()) < TOLERANCE < float((adapted - plain).abs().max())
+    adapted, _ = recursive.scored(model, family, 60)
+    with model.disable_adapter():
+        reference, _ = recursive.scored(model, family, 60)
+    assert float((reference - plain).abs().max()) < TOLERANCE < float((adapted - plain).abs().max())
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 60])
-def test_half_precision_is_near(backbone: Backbone, family: Forest, chunk_tokens: int) -> None:
-    """With autocast around all of it, around the model alone as accelerate has it, and with weights in bfloat16."""
-    _, exact, _ = both(backbone.model, family, HUGE)
+def test_half_precision_is_near(backbone: Backbone, family: Forest) -> None:
+    """With autocast around everything, around the model alone as accelerate has it, and with weights in bfloat16."""
+    _, exact, _ = both(backbone.model, family, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, _ = recursive.scored(backbone.model, family, chunk_tokens, own_weights(family), TEMPERATURE)
-    around = gradients(backbone.model)
-    assert found.dtype == torch.float32 and relative(around, exact) < 0.1
+        off, around, wanted = both(backbone.model, family, 1)
+    assert off < 0.1 and relative(around, wanted) < 0.1 and relative(around, exact) < 0.1
     inside = copy.copy(backbone.model)
     inside.forward = torch.autocast("cpu", dtype=torch.bfloat16)(backbone.model.forward)
-    recursive.scored(inside, family, chunk_tokens, own_weights(family), TEMPERATURE)
-    assert relative(gradients(backbone.model), around) < 0.01
+    assert relative(both(inside, family, 1)[1], around) < 0.01
     half = copy.deepcopy(backbone.model).bfloat16()
-    recursive.scored(half, family, chunk_tokens, own_weights(family), TEMPERATURE)
-    assert relative({name: part.float() for name, part in gradients(half).items()}, exact) < 0.15
+    assert relative({name: part.float() for name, part in both(half, family, 1)[1].items()}, exact) < 0.15
 
 
 def test_gradient_checkpointing_changes_nothing(tiny: Backbone) -> None:
@@ -278,7 +272,7 @@ def test_wrong_pictures_positions_and_targets_are_caught(tiny: Backbone) -> None
     """What the comparison rests on: a part that gets another part's share is seen."""
     forest = random_forest(3, tiny)
     assert forest.pixels is not None and len(forest.pictures) > 1
-    expected = torch.cat(packed.logprobs(tiny.model, forest)).detach()
+    expected = packed.scored(tiny.model, forest)[0].detach()
     for fault in (
         replace(forest, pixels=forest.pixels.roll(1, 0)),
         replace(forest, positions=torch.arange(forest.tokens).expand(3, 1, -1)),

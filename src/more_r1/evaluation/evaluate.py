@@ -10,7 +10,7 @@ from pathlib import Path
 from more_r1.document import Document
 from more_r1.evaluation.metrics import Metrics, measure
 from more_r1.formats.paths import replacing
-from more_r1.models.load import Backbone
+from more_r1.models.load import Backbone, fingerprint
 from more_r1.models.predict import MAX_NEW_TOKENS, predict
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import Schema
@@ -66,10 +66,7 @@ def evaluate(
 def _fingerprint(backbone: Backbone, documents: Sequence[Document], schema: Schema, max_new_tokens: int) -> str:
     """What the predictions depend on: weights, form, schema, documents."""
     digest = hashlib.sha256()
-    for name, weights in sorted(backbone.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weights.detach().float().cpu().numpy().tobytes())
-    settings = [backbone.form.model_dump_json(), schema.model_dump_json(), str(max_new_tokens)]
+    settings = [fingerprint(backbone), schema.model_dump_json(), str(max_new_tokens)]
     for text in [*settings, *(f"{d.id} {d.tokens} {d.objects} {d.pairs}" for d in documents)]:
         digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

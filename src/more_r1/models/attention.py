@@ -32,11 +32,19 @@ class Span(NamedTuple):
     stop: int
 
 
+KeysAndValues = dict[int, tuple[Tensor, Tensor]]
+"""By layer."""
+
+
 class Layout(Protocol):
     """Who sees whom in one call of the model."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Query [1, heads, T, dim], key and value [1, kv heads, T, dim] -> [1, heads, T, dim]."""
+        """Query [1, heads, T, dim], key and value [1, kv heads, T, dim] -> [1, heads, T, dim].
+
+        Where a layout has tokens above, keys and values are [1, kv heads, above + T, dim] and these, which every query
+        sees, come first.
+        """
         ...
 
 
@@ -69,7 +77,8 @@ class Paths:
     diagonal lies, not a tensor, so that flash kernels take it.
     """
 
-    def __init__(self, spans: Sequence[Span]) -> None:
+    def __init__(self, spans: Sequence[Span], above: int = 0) -> None:
+        self.above = above
         self.paths: list[tuple[Span, ...]] = []
         path: list[Span] = []
         for span in spans:
@@ -83,7 +92,8 @@ class Paths:
         parts = []
         for path in self.paths:
             start, end, _ = path[-1]
-            keys, values = (torch.cat([each[:, :, s.start : s.end] for s in path], dim=2) for each in (key, value))
+            seen = [slice(self.above), *(slice(self.above + s.start, self.above + s.end) for s in path)]
+            keys, values = (torch.cat([each[:, :, part] for part in seen], dim=2) for each in (key, value))
             bias = causal_lower_right(end - start, keys.shape[2])
             rows = query[:, :, start:end]
             parts.append(scaled_dot_product_attention(rows, keys, values, attn_mask=bias, scale=scale, enable_gqa=True))
@@ -97,17 +107,53 @@ class Blocks:
     The kernel that tells its softmax sums is the CPU's; on other devices this is `Paths`.
     """
 
-    def __init__(self, spans: Sequence[Span]) -> None:
+    def __init__(self, spans: Sequence[Span], above: int = 0) -> None:
+        self.blocks: list[_Block] = []
         # Leaves first: a token's own part is written before the parts of its ancestors are merged into it.
-        self.spans = tuple(reversed(spans))
-        self._paths = Paths(spans)
+        for start, end, stop in reversed(spans):
+            keys = slice(above + start, above + end)
+            self.blocks.append(_Block(slice(start, end), keys, own=True))
+            if end < stop:
+                self.blocks.append(_Block(slice(end, stop), keys, own=False))
+        if above:
+            self.blocks.append(_Block(slice(None), slice(above), own=False))
+        self._paths = Paths(spans, above)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """As Layout has it."""
         if query.device.type != "cpu":
             return self._paths.attend(layer, query, key, value, scale)
-        result: Tensor = _BlockAttention.apply(query, key, value, self.spans, scale)  # type: ignore[no-untyped-call]
+        result: Tensor = _BlockAttention.apply(query, key, value, self.blocks, scale)  # type: ignore[no-untyped-call]
         return result
+
+
+class Below(Blocks):
+    """A part of a forest below a path that earlier calls of the model went through; its nodes are counted from 0.
+
+    `above` has the keys and values of that path, by layer; `kept`, after the call, those with the part's own at the end,
+    attached to the graph. Each is [1, kv heads, tokens, dim].
+    """
+
+    def __init__(self, spans: Sequence[Span], above: KeysAndValues) -> None:
+        super().__init__(spans, above[0][0].shape[2] if above else 0)
+        self.above = above
+        self.kept: KeysAndValues = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """As Layout has it; keys and values are the part's own."""
+        if self.above:
+            keys, values = self.above[layer]
+            key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        self.kept[layer] = key, value
+        return super().attend(layer, query, key, value, scale)
+
+
+class _Block(NamedTuple):
+    """Queries that see a run of keys: causally if both are of the same tokens, else wholly."""
+
+    queries: slice
+    keys: slice
+    own: bool
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -119,21 +165,20 @@ class _BlockAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spans: tuple[Span, ...], scale: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Block], scale: float) -> Tensor:
         q, k, v = _grouped(query, key, value)
         out = torch.empty_like(q)
         lse = torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
-        for start, end, stop in spans:
-            own = slice(start, end)
-            out[:, :, own], lse[:, :, own] = _flash(q[:, :, own], k[:, :, own], v[:, :, own], is_causal=True, scale=scale)
-            if end < stop:
-                below = slice(end, stop)
-                part, part_lse = _flash(q[:, :, below], k[:, :, own], v[:, :, own], scale=scale)
-                total = torch.logaddexp(lse[:, :, below], part_lse)
-                out[:, :, below].lerp_(part, (part_lse - total).exp_().to(part.dtype).unsqueeze(-1))
-                lse[:, :, below] = total
+        for rows, keys, own in blocks:
+            part, part_lse = _flash(q[:, :, rows], k[:, :, keys], v[:, :, keys], is_causal=own, scale=scale)
+            if own:
+                out[:, :, rows], lse[:, :, rows] = part, part_lse
+            else:
+                total = torch.logaddexp(lse[:, :, rows], part_lse)
+                out[:, :, rows].lerp_(part, (part_lse - total).exp_().to(part.dtype).unsqueeze(-1))
+                lse[:, :, rows] = total
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.spans, ctx.scale = spans, scale
+        ctx.blocks, ctx.scale = blocks, scale
         return out.view(query.shape)
 
     @staticmethod
@@ -141,28 +186,20 @@ class _BlockAttention(torch.autograd.Function):
         query, key, value, out, lse = ctx.saved_tensors
         q, k, v = _grouped(query, key, value)
         g = grad.reshape(q.shape)
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(key[0]), torch.empty_like(value[0])
-        for start, end, stop in ctx.spans:
-            own, below = slice(start, end), slice(end, stop)
-
-            def share(rows: slice, causal: bool, own: slice = own) -> tuple[Tensor, Tensor, Tensor]:
-                queries = (g[:, :, rows], q[:, :, rows], k[:, :, own], v[:, :, own], out[:, :, rows], lse[:, :, rows])
-                parts: tuple[Tensor, Tensor, Tensor] = _flash_backward(*queries, 0.0, causal, scale=ctx.scale)
-                return parts[0], parts[1].sum(1), parts[2].sum(1)
-
-            dq[:, :, own], dk[:, own], dv[:, own] = share(own, True)
-            if end < stop:
-                parts = share(below, False)
-                dq[:, :, below] += parts[0]
-                dk[:, own] += parts[1]
-                dv[:, own] += parts[2]
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(key[0]), torch.zeros_like(value[0])
+        for rows, keys, own in ctx.blocks:
+            block = (g[:, :, rows], q[:, :, rows], k[:, :, keys], v[:, :, keys], out[:, :, rows], lse[:, :, rows])
+            parts = _flash_backward(*block, 0.0, own, scale=ctx.scale)
+            dq[:, :, rows] += parts[0]
+            dk[:, keys] += parts[1].sum(1)
+            dv[:, keys] += parts[2].sum(1)
         return dq.view(query.shape), dk[None], dv[None], None, None
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All three as [kv heads, queries a kv head, T, dim]; keys and values by expansion, without a copy."""
+    """All three as [kv heads, queries a kv head, tokens, dim]; keys and values by expansion, without a copy."""
     heads, tokens, dim = key.shape[1:]
-    q = query[0].reshape(heads, -1, tokens, dim)
+    q = query[0].reshape(heads, -1, query.shape[2], dim)
     shape = (heads, q.shape[1], tokens, dim)
     return q, key[0].unsqueeze(1).expand(shape), value[0].unsqueeze(1).expand(shape)
 

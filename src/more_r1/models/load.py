@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import cached_file
 
 from more_r1.models.attention import ATTENTION
+from more_r1.models.lora import merged
 from more_r1.models.processor import Encoder, ImageTextProcessor
 from more_r1.reasoning.prompt import PromptForm
 
@@ -79,14 +81,14 @@ def load_backbone(
 def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write weights (safetensors, in `dtype` if given), processor and prompt form; the folder is complete or absent.
 
-    An older folder of that name is replaced.
+    Adapters are merged into the weights. An older folder of that name is replaced.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         model = backbone.model
-        weights = _cast(model.state_dict(), dtype)
+        weights = _cast(merged(model), dtype)
         stored = model.config.dtype
         model.config.dtype = dtype or stored
         try:
@@ -105,6 +107,15 @@ def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | N
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """A hash of weights and form: what a model's answers depend on, wherever it comes from."""
+    digest = hashlib.sha256(backbone.form.model_dump_json().encode())
+    for name, weights in sorted(backbone.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

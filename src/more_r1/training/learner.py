@@ -89,6 +89,12 @@ def rates(peak: float, steps: int, warmup: float, schedule: Literal["cosine", "c
     return up + [peak * (1 + math.cos(math.pi * step / fall)) / 2 for step in range(steps - rise)]
 
 
+def validation_steps(steps: int, epochs: int, every: float) -> frozenset[int]:
+    """After which steps to validate, if that is to be every so many epochs; the last one always is."""
+    apart = every * steps / epochs
+    return frozenset([*(max(round(apart * time), 1) for time in range(1, int(steps / apart) + 1)), steps])
+
+
 class Policy(nn.Module):
     """The model as a map from a forest to log-probabilities: one forward call, so that DDP and autocast see it."""
 

@@ -128,12 +128,12 @@ class Log:
         self._file.seek(0, os.SEEK_END)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
 
-    def write(self, event: Mapping[str, int | float | str]) -> None:
-        """Append one event; its numbers go to TensorBoard at its `step`."""
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Append one event; those of its values that are numbers go to TensorBoard at its `step`."""
         self._file.write(json.dumps(event).encode() + b"\n")
         self._file.flush()
         for name, value in event.items():
-            if name != "step" and not isinstance(value, str):
+            if name != "step" and isinstance(value, int | float):
                 self._board.add_scalar(name, value, int(event["step"]))
 
     @property

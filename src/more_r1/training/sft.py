@@ -23,7 +23,7 @@ from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
 from more_r1.training.examples import Epochs, Example, draw
-from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates
+from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates, validation_steps
 from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate
@@ -91,8 +91,6 @@ def run_sft(recipe: SftRecipe) -> Learned:
     console.print(f"{pairs} of {len(train)} pairs, {len(documents)} documents{without}; {len(batches)} steps", soft_wrap=True)
 
     asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
-    every = recipe.validate_every * len(batches) / recipe.epochs
-    times = int(len(batches) / every)
     return learn(
         backbone,
         recipe,
@@ -101,7 +99,7 @@ def run_sft(recipe: SftRecipe) -> Learned:
         rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
         fit,
         validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
-        validate_at=frozenset([*(max(round(every * time), 1) for time in range(1, times + 1)), len(batches)]),
+        validate_at=validation_steps(len(batches), recipe.epochs, recipe.validate_every),
     )
 
 

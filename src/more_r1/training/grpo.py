@@ -1,0 +1,179 @@
+"""Stage 2: GRPO with progressive sample mixing, on the pairs that stage 1 left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, Self
+
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from pydantic import Field, field_serializer, model_validator
+from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
+
+from more_r1.formats.paths import replacing
+from more_r1.models.load import load_backbone
+from more_r1.models.lora import Lora, add_lora
+from more_r1.reasoning.prompt import PromptForm
+from more_r1.schema import Schema
+from more_r1.training.difficulty import measure
+from more_r1.training.learner import Learned, finished, learn, rates, validation_steps
+from more_r1.training.measured import Measured, line, read_difficulty, read_figures, split
+from more_r1.training.mixing import Mixing, order
+from more_r1.training.recipe import RecipeError
+from more_r1.training.run import Run
+from more_r1.training.samples import Sample, read_samples, some, validate
+from more_r1.training.update import Asked, Groups, GrpoUpdate, UpdateRecipe
+
+
+class GrpoRecipe(UpdateRecipe):
+    """GRPO from a stage-1 model; the defaults are the paper's where it gives them."""
+
+    model: str
+    """The model after stage 1: where the policy begins, and the reference that it is held to."""
+    data: Path
+    """A directory in the MORE layout."""
+    difficulty: Path
+    """The folder of `more-r1 difficulty`: which pairs there are, and which of them the stage-1 model got right."""
+    form: PromptForm = PromptForm()
+    """How to ask; fields that are not given stay as the model was asked before."""
+    mixing: Mixing = Mixing()
+    epochs: int = Field(default=4, ge=1)
+    batch_pairs: int = Field(default=8, ge=1)
+    """Pairs of a step, over all processes; each has a group of rollouts."""
+    lr: float = Field(default=1e-6, gt=0)
+    lora: Lora | None = None
+    """Train adapters only; the reference is then the model without them, and no second model is held."""
+    freeze_vision: bool = True
+    validate_every: float = Field(default=0.25, gt=0)
+    """Epochs from one validation to the next; the model before the first step and that after the last are validated, too."""
+    valid_pairs: int = Field(default=500, ge=1)
+    """How many pairs of the valid split are scored; all of them if it has fewer."""
+    draw_seed: int = 0
+    """Of the validation pairs."""
+
+    @field_serializer("form")
+    def _given(self, form: PromptForm) -> dict[str, Any]:
+        return form.model_dump(mode="json", exclude_unset=True)
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.mixing.remeasure and self.workers:
+            raise ValueError("mixing.remeasure asks the model while batches are made; set workers=0")
+        return self
+
+
+class Mixed(Sequence[Groups]):
+    """The steps of all epochs. How many an epoch has follows from the first measurement.
+
+    `remeasured` gives the pools of an epoch (counted from 1) where the model is asked again after each; an epoch for which they
+    have fewer pairs than it has room for goes over them again.
+    """
+
+    def __init__(
+        self,
+        recipe: GrpoRecipe,
+        samples: Sequence[Sample],
+        measured: Sequence[Measured],
+        threshold: float,
+        remeasured: Callable[[int], Sequence[Measured]] | None = None,
+    ) -> None:
+        self._recipe, self._threshold = recipe, threshold
+        self._numbers = {sample.key: number for number, sample in enumerate(samples)}
+        self._samples = samples
+        self._measured = {1: measured}
+        self._remeasured = remeasured
+        lost = next((one for one in measured if one.key not in self._numbers), None)
+        if lost is not None:
+            raise RecipeError(f"difficulty={recipe.difficulty}: {lost.key} is no pair of data={recipe.data}; measure it anew")
+        sizes = [len(self._order(epoch, measured)) for epoch in range(1, recipe.epochs + 1)]
+        self._places = [
+            (epoch, first, min(first + recipe.batch_pairs, size), size)
+            for epoch, size in enumerate(sizes, 1)
+            for first in range(0, size, recipe.batch_pairs)
+        ]
+        if not self._places:
+            raise RecipeError(f"difficulty={recipe.difficulty}: no pair for mixing.preset={recipe.mixing.preset}")
+        self._orders: dict[int, list[Asked]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Groups:  # type: ignore[override]  # slices are not needed
+        epoch, first, last, size = self._places[index]
+        if epoch not in self._orders:
+            self._orders = {epoch: self._asked(epoch, size)}
+        return Groups(tuple(self._orders[epoch][first:last]), epoch, epoch - 1 + last / size)
+
+    def _asked(self, epoch: int, size: int) -> list[Asked]:
+        measured = self._measured[1] if epoch == 1 or self._remeasured is None else self._remeasured(epoch)
+        easy = {one.key for one in split(measured, self._threshold)[0]}
+        found = self._order(epoch, measured) or list(measured)
+        numbers = [self._numbers[one.key] for one in islice(cycle(found), size)]
+        return [Asked(self._samples[n], n, self._samples[n].key in easy) for n in numbers]
+
+    def _order(self, epoch: int, measured: Sequence[Measured]) -> list[Measured]:
+        easy, hard = split(measured, self._threshold)
+        return order(easy, hard, epoch, self._recipe.mixing, self._recipe.seed)
+
+
+def run_grpo(recipe: GrpoRecipe) -> Learned:
+    """Train `recipe.model` by GRPO; the best model by validation F1 is `best/` in the run folder, the last one `final/`.
+
+    The stage-1 model is a candidate for the best. A finished run is left as it is, an unfinished one is gone on with. Raises
+    RecipeError where the folder holds another run and where data or difficulty are not fit for it.
+    """
+    console = Console(quiet=not PartialState().is_main_process)
+    run = Run(recipe, recipe.out)
+    if done := finished(run, console):
+        return done
+    schema = Schema.more()
+    train, valid = read_samples(recipe.data, "train"), read_samples(recipe.data, "valid")
+    measured, figures = read_difficulty(recipe.difficulty), read_figures(recipe.difficulty)
+    disable_progress_bar()  # transformers' own; it would tear ours
+    set_seed(recipe.seed)  # adapters begin at random
+    backbone = load_backbone(recipe.model)
+    given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
+    backbone = replace(backbone, form=backbone.form.model_copy(update=given))
+    reference = None
+    if recipe.lora is not None:
+        add_lora(backbone.model, recipe.lora)
+    else:
+        if recipe.freeze_vision:
+            backbone.model.model.visual.requires_grad_(False)
+        if recipe.beta > 0:
+            reference = deepcopy(backbone.model).requires_grad_(False)
+
+    by_key = {sample.key: sample for sample in train}
+
+    def remeasured(epoch: int) -> Sequence[Measured]:
+        """What the model answers now; kept, since a resumed run has another model by then."""
+        file = recipe.out / f"difficulty-{epoch}.jsonl"
+        if not file.exists():
+            pool, asked = [by_key[one.key] for one in measured], measured[0].asked
+            count = asked if asked > 1 else 0
+            again = measure(backbone, schema, pool, count, recipe.sampling, recipe.max_new_tokens, recipe.seed, epoch)
+            if PartialState().is_main_process:
+                with replacing(file) as fresh:
+                    fresh.write_text("".join(map(line, again)), encoding="utf-8", newline="\n")
+            PartialState().wait_for_everyone()
+        return read_difficulty(file)
+
+    again = remeasured if recipe.mixing.remeasure else None
+    batches = Mixed(recipe, train, measured, figures.threshold, again)
+    console.print(f"{figures.easy} easy and {figures.hard} hard pairs; {len(batches)} steps", soft_wrap=True)
+    asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
+    return learn(
+        backbone,
+        recipe,
+        run,
+        batches,
+        rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
+        GrpoUpdate(recipe, schema, reference),
+        validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
+        validate_at=validation_steps(len(batches), recipe.epochs, recipe.validate_every) | {0},
+    )

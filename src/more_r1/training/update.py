@@ -1,0 +1,277 @@
+"""GRPO's update: draw groups of rollouts, reward them, and learn from what sets the completions of a group apart.
+
+Prefixes that completions share are computed once, in the drawing as in the learning. With beta 0 a group whose rewards are all
+equal has nothing to teach: it counts in the averages, but is not computed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from pydantic import Field
+from torch import Tensor
+
+from more_r1.models import forest as packed
+from more_r1.models import recursive
+from more_r1.models.forest import Forest
+from more_r1.models.lora import without_lora
+from more_r1.models.sampling import Rollout, Sampling, rollout_seed, sample
+from more_r1.reasoning.trace import read_answer
+from more_r1.schema import Schema
+from more_r1.training.examples import share
+from more_r1.training.learner import Trainer, TrainingRecipe
+from more_r1.training.objective import Average, Objective, advantages, k3, token_weights
+from more_r1.training.rewards import RewardWeights, rewards, total
+from more_r1.training.samples import Sample
+
+
+class UpdateRecipe(TrainingRecipe):
+    """What an update is told; the defaults are the paper's where it gives them."""
+
+    group: int = Field(default=8, ge=2)
+    """G, rollouts of a pair."""
+    sampling: Sampling = Sampling()
+    max_new_tokens: int = Field(default=512, ge=1)
+    rewards: RewardWeights = RewardWeights()
+    passes: int = Field(default=1, ge=1)
+    """Optimizer steps on one set of rollouts."""
+    epsilon: float = Field(default=0.2, gt=0, lt=1)
+    beta: float = Field(default=0.001, ge=0)
+    """Weight of the divergence from the reference."""
+    average: Average = "sequence"
+    """How the loss is averaged over a step, see `objective.token_weights`."""
+    forest: Literal["packed", "recursive"] = "packed"
+    """Packed: whole groups in one call of the model. Recursive: least memory, see models/recursive.py."""
+    chunk_tokens: int = Field(default=16384, ge=1)
+    """Most tokens of one call, but for a group (packed) or a segment (recursive) that has more by itself."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A pair of a step: its number in the pool, and whether the stage-1 model got it right."""
+
+    sample: Sample
+    number: int
+    easy: bool
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The pairs of one step, over all processes. `round` counts the epochs from 0, `epoch` says where in the run it ends."""
+
+    asked: tuple[Asked, ...]
+    round: int
+    epoch: float
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A forest of whole groups and what it is to be trained towards."""
+
+    forest: Forest
+    objective: Objective
+
+
+class GrpoUpdate:
+    """An update of `training.learner.learn`. `reference` is a frozen model; None: the policy without its adapters."""
+
+    def __init__(self, recipe: UpdateRecipe, schema: Schema, reference: Any = None) -> None:
+        self.recipe, self.schema, self.reference = recipe, schema, reference
+
+    def __call__(self, trainer: Trainer, batch: Groups, rate: float) -> dict[str, Any]:
+        """Train on the batch and say what is to be logged of it."""
+        backbone, recipe = trainer.backbone, self.recipe
+        times = [time.perf_counter()]
+        asked = share(batch.asked, trainer.accelerator)
+        prompts = [one.sample.prompt(self.schema, backbone.form) for one in asked]
+        keys = [one.sample.key for one in asked]
+        seeds = [[rollout_seed(recipe.seed, batch.round, key, i) for i in range(recipe.group)] for key in keys]
+        rollouts = sample(backbone, prompts, seeds, recipe.sampling, recipe.max_new_tokens)
+        times.append(time.perf_counter())
+        values, earned = self._reward(asked, rollouts, backbone.form.reasoning)
+        times.append(time.perf_counter())
+        records = self._records(asked, rollouts, values, earned, backbone.form.reasoning)
+        everything = gather_object(records)
+        completions = len(everything) * recipe.group
+        tokens = sum(record["tokens"] for record in everything)
+
+        advantage = advantages(earned)
+        taught = [n for n in range(len(asked)) if recipe.beta > 0 or bool(advantage[n].any())]
+        samples = [[(backbone.encoder.prompt(prompts[n]), rollout.ids) for rollout in rollouts[n]] for n in taught]
+        chunks = []
+        for first, last in _cut(samples, recipe.chunk_tokens if recipe.forest == "packed" else None):
+            members = [rollout for n in taught[first:last] for rollout in rollouts[n]]
+            lengths = [len(rollout.ids) for rollout in members]
+            each = advantage[taught[first:last]].flatten().repeat_interleave(torch.tensor(lengths))
+            weight = token_weights(lengths, recipe.average, completions, tokens)
+            flat = [pair for group in samples[first:last] for pair in group]
+            chunks.append(self._chunk(trainer, flat, [p for r in members for p in r.logprobs], each, weight))
+        if not chunks:  # every process takes part in every step
+            nothing = batch.asked[0].sample.prompt(self.schema, backbone.form)
+            zero = torch.zeros(1)
+            chunks = [self._chunk(trainer, [(backbone.encoder.prompt(nothing), (backbone.encoder.eos_id,))], [0.0], zero, zero)]
+
+        steps = [self._optimise(trainer, chunks, rate) for _ in range(recipe.passes)]
+        times.append(time.perf_counter())
+        event: dict[str, Any] = {"epoch": round(batch.epoch, 4), "lr": rate} | {
+            name: _mean([s[name] for s in steps]) for name in steps[0]
+        }
+        event |= _figures(everything, recipe.group)
+        spans = zip(("rollout", "reward", "train"), times, times[1:], strict=False)
+        event |= {f"seconds_{name}": round(end - start, 4) for name, start, end in spans}
+        event["passed"] = [[record["number"], record["passed"]] for record in everything]
+        event["sample"] = next((record["sample"] for record in everything), None)
+        return event
+
+    def _reward(
+        self, asked: Sequence[Asked], rollouts: Sequence[Sequence[Rollout]], reasoning: Literal["steps", "none"]
+    ) -> tuple[dict[str, list[float]], Tensor]:
+        """Each reward of each rollout, flat, and their weighted sums [pairs, G]."""
+        texts = [rollout.text for group in rollouts for rollout in group]
+        labels = [one.sample.label for one in asked for _ in range(self.recipe.group)]
+        functions = rewards(self.schema, reasoning, self.recipe.rewards)
+        values = {name: reward(texts, label=labels) for name, reward in functions.items()}
+        return values, torch.tensor(total(values, self.recipe.rewards)).view(len(asked), self.recipe.group)
+
+    def _records(
+        self,
+        asked: Sequence[Asked],
+        rollouts: Sequence[Sequence[Rollout]],
+        values: Mapping[str, Sequence[float]],
+        earned: Tensor,
+        reasoning: Literal["steps", "none"],
+    ) -> list[dict[str, Any]]:
+        """What is known of each pair's group, to be told to all processes."""
+        size = self.recipe.group
+        records = []
+        for n, (one, group) in enumerate(zip(asked, rollouts, strict=True)):
+            own = slice(n * size, (n + 1) * size)
+            answers = [read_answer(rollout.text, self.schema, reasoning) for rollout in group]
+            document, object, span = one.sample.key
+            shown: dict[str, Any] = {"document": document, "object": object, "span": list(span), "gold": one.sample.label}
+            shown |= {"completion": group[0].text, "reward": float(earned[n, 0])}
+            records.append(
+                {
+                    "number": one.number,
+                    "easy": one.easy,
+                    "passed": sum(answer == one.sample.label for answer in answers),
+                    "rewards": {name: sum(value[own]) for name, value in values.items()},
+                    "reward": float(earned[n].sum()),
+                    "equal": bool((earned[n] == earned[n, 0]).all()),
+                    "tokens": sum(len(rollout.ids) for rollout in group),
+                    "cut": sum(not rollout.ended for rollout in group),
+                    "sample": shown,
+                }
+            )
+        return records
+
+    def _chunk(
+        self,
+        trainer: Trainer,
+        samples: Sequence[packed.Sample],
+        old: Sequence[float],
+        advantage: Tensor,
+        weight: Tensor,
+    ) -> _Chunk:
+        """The forest of these completions; their log-probabilities under the reference, if it counts."""
+        recipe, model = self.recipe, trainer.backbone.model
+        device = trainer.accelerator.device
+        forest = Forest.build(samples, trainer.backbone.encoder)
+        reference = None
+        if recipe.beta > 0:
+            with torch.no_grad(), nullcontext() if self.reference is not None else without_lora(model):
+                reference, _ = self._scored(self.reference if self.reference is not None else model, forest)
+        tensors = (torch.tensor(old).to(device), advantage.to(device), weight.to(device))
+        return _Chunk(forest, Objective(*tensors, reference, recipe.epsilon, recipe.beta))
+
+    def _scored(self, model: Any, forest: Forest) -> tuple[Tensor, Tensor | None]:
+        recipe = self.recipe
+        if recipe.forest == "packed":
+            return packed.scored(model, forest, temperature=recipe.sampling.temperature)
+        return recursive.scored(model, forest, recipe.chunk_tokens, temperature=recipe.sampling.temperature)
+
+    def _optimise(self, trainer: Trainer, chunks: Sequence[_Chunk], rate: float) -> dict[str, float]:
+        """One optimizer step on all chunks. The loss is the sum over processes, and so is its gradient."""
+        accelerator, temperature = trainer.accelerator, self.recipe.sampling.temperature
+        # loss; divergence, entropy, clipped and number of tokens; tokens of the calls, and without sharing
+        sums = torch.zeros(7, dtype=torch.float64)
+        for number, chunk in enumerate(chunks):
+            forest, objective = chunk.forest, chunk.objective
+            with nullcontext() if self._syncs(number, chunks) else accelerator.no_sync(trainer.policy):
+                if self.recipe.forest == "packed":
+                    logprobs, entropies = trainer.policy(forest, temperature, True)
+                    loss = objective(logprobs)
+                    accelerator.backward(loss * accelerator.num_processes)  # DDP averages
+                    logprobs = logprobs.detach()
+                else:
+                    model, most = trainer.backbone.model, self.recipe.chunk_tokens
+                    logprobs, entropies = recursive.scored(model, forest, most, objective, temperature, True)
+                    loss = objective(logprobs)
+            if not bool(objective.weight.any()):
+                continue
+            distance = torch.zeros(1) if objective.reference is None else k3(logprobs, objective.reference)
+            parts = map(float, (loss.detach(), distance.sum(), entropies.sum(), objective.clipped(logprobs).sum()))
+            tokens = (len(logprobs), forest.tokens, forest.repeated_tokens)
+            sums += torch.tensor([*parts, *tokens], dtype=torch.float64)
+        if self.recipe.forest == "recursive":
+            _add_up(trainer.policy, accelerator)
+        loss, distance, entropy, clipped, count, computed, repeated = accelerator.reduce(sums.to(accelerator.device)).tolist()
+        norm = trainer.step(rate, loss)
+        count = max(count, 1.0)
+        figures = {"loss": loss, "grad_norm": norm, "entropy": entropy / count, "clipped": clipped / count}
+        figures |= {"kl": distance / count} if self.recipe.beta > 0 else {}
+        return figures | {"tokens": computed, "repeated_tokens": repeated}
+
+    def _syncs(self, number: int, chunks: Sequence[_Chunk]) -> bool:
+        """Whether DDP adds up the gradients in this chunk's backward pass."""
+        return self.recipe.forest == "packed" and number == len(chunks) - 1
+
+
+def _cut(groups: Sequence[Sequence[packed.Sample]], most: int | None) -> Iterator[tuple[int, int]]:
+    """Runs [first, last) of groups of at most so many tokens; one run if that is None."""
+    first = held = 0
+    for number, group in enumerate(groups):
+        size = sum(len(segment.ids) for segment in group[0][0]) + sum(len(ids) for _, ids in group)
+        if most is not None and number > first and held + size > most:
+            yield first, number
+            first, held = number, 0
+        held += size
+    if first < len(groups):
+        yield first, len(groups)
+
+
+def _add_up(policy: torch.nn.Module, accelerator: Accelerator) -> None:
+    """Sum the gradients over the processes, in one call."""
+    if accelerator.num_processes == 1:
+        return
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+    parts = accelerator.reduce(flat).split([parameter.numel() for parameter in trained])
+    for parameter, part in zip(trained, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def _figures(records: Sequence[Mapping[str, Any]], size: int) -> dict[str, float]:
+    """Means over all rollouts of a step: rewards, lengths in tokens, right answers on easy and on hard pairs."""
+    rollouts = len(records) * size
+    figures = {"reward": sum(record["reward"] for record in records) / rollouts}
+    for name in records[0]["rewards"]:
+        figures[f"reward_{name}"] = sum(record["rewards"][name] for record in records) / rollouts
+    figures["equal_groups"] = _mean([float(record["equal"]) for record in records])
+    for name, easy in (("easy", True), ("hard", False)):
+        passed = [record["passed"] / size for record in records if record["easy"] is easy]
+        figures |= {f"accuracy_{name}": _mean(passed)} if passed else {}
+    figures["length"] = sum(record["tokens"] for record in records) / rollouts
+    figures["cut"] = sum(record["cut"] for record in records) / rollouts
+    return figures
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
