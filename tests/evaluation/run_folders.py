@@ -1,11 +1,14 @@
-"""Run folders for the tests of the report."""
+"""Run folders for the tests of the report, and its page as a browser would find it."""
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from more_r1.evaluation.report import write_report
 from more_r1.reasoning.trace import Trace
 
 STEPS = ("seen", "said", "who", "a (per) and an (org)", "/per/org/member_of or none", "so")
@@ -41,3 +44,37 @@ def draw(run: Path, *numbers: int) -> None:
     (run / "img").mkdir()
     for number in numbers:
         Image.new("RGB", (800, 400), (40 * number % 255, 90, 150)).save(run / "img" / f"d{number}.png")
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements, texts outside of scripts, and the data block."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self.inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.inside == "script" else self.texts).append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])  # type: ignore[no-any-return]
+
+
+def page(run: Path, **settings: int) -> Page:
+    return Page(write_report(run, **settings).read_text(encoding="utf-8"))

@@ -1,54 +1,18 @@
 import base64
 import io
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from run_folders import HOSTILE, STEPS, draw, record, write
+from run_folders import HOSTILE, STEPS, Page, draw, page, record, write
 
 from more_r1.evaluation.gallery import choose, read_prediction
 from more_r1.evaluation.metrics import PredictionError, score_file
 from more_r1.evaluation.report import write_report
 
 LABEL, OTHER = "/per/org/member_of", "/per/org/leader_of"
-
-
-class Page(HTMLParser):
-    """What a browser would find: elements, texts outside of scripts, and the data block."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.scripts: list[str] = []
-        self.inside = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        (self.scripts if self.inside == "script" else self.texts).append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
-
-    @property
-    def data(self) -> dict[str, Any]:
-        return json.loads(self.scripts[0])  # type: ignore[no-any-return]
-
-
-def page(run: Path, **settings: int) -> Page:
-    return Page(write_report(run, **settings).read_text(encoding="utf-8"))
 
 
 def test_an_empty_run_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run folder -> one HTML file that needs nothing else: figures, curves, confusions, and predictions to browse."""
+"""A run folder -> one HTML file that needs nothing else: figures, curves, completions, and predictions to browse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from more_r1.evaluation.curves import curves, read_log
 from more_r1.evaluation.gallery import choose, page_data, read_prediction
 from more_r1.evaluation.metrics import Metrics, Outcome, PredictionError, measure, read_records
+from more_r1.evaluation.pool import read_pool
 from more_r1.evaluation.published import PUBLISHED
+from more_r1.evaluation.samples import samples
 from more_r1.formats.paths import replacing
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import NONE
@@ -24,18 +26,21 @@ MOST_LABELS = 40
 
 
 def write_report(run: str | Path, browse: int = 300) -> Path:
-    """Write `run/report.html` from what the run folder has of metrics.json, predictions.jsonl, log.jsonl and recipe.yaml.
+    """Write `run/report.html` from the run's metrics.json, predictions.jsonl, log.jsonl, recipe.yaml and difficulty.json.
 
-    The page loads nothing from anywhere. At most `browse` predictions can be browsed on it, see `gallery.choose`. Without a
-    metrics.json the predictions are measured. Raises PredictionError, with file and line, where one of the files cannot be
-    used, and NotADirectoryError where there is no such folder.
+    The page loads nothing from anywhere; what is missing is left out. At most `browse` predictions can be browsed on it, see
+    `gallery.choose`. Without a metrics.json the predictions are measured, without a difficulty.json the one of the folder that
+    the recipe names is shown. Raises PredictionError, with file and line, where one of the files cannot be used, and
+    NotADirectoryError where there is no such folder.
     """
     run = Path(run)
     if not run.is_dir():
         raise NotADirectoryError(f"{run}: no such folder; give the folder of a run")
     predictions = _predictions(run / "predictions.jsonl")
     events, broken_lines = read_log(run / "log.jsonl") if (run / "log.jsonl").is_file() else ([], 0)
-    recipe = run / "recipe.yaml"
+    completions, unread_completions = samples(events)
+    file = run / "recipe.yaml"
+    recipe = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
     chosen = choose(predictions, browse)
     environment = Environment(
         loader=PackageLoader("more_r1", "evaluation"),
@@ -55,8 +60,11 @@ def write_report(run: str | Path, browse: int = 300) -> Path:
         published=PUBLISHED,
         curves=curves(events),
         broken_lines=broken_lines,
+        completions=completions,
+        unread_completions=unread_completions,
+        pool=read_pool(run, recipe),
         confusion=_confusion(predictions),
-        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
+        recipe=recipe,
         data=page_data(chosen, run),
         pairs=len(predictions),
         labels=sorted({label for p in chosen for label in (p.gold, p.predicted) if label is not None}),

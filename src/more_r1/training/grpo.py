@@ -9,7 +9,6 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Self
 
-from accelerate import PartialState
 from accelerate.utils import set_seed
 from pydantic import Field, field_serializer, model_validator
 from rich.console import Console
@@ -21,10 +20,12 @@ from more_r1.models.lora import Lora, add_lora
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 from more_r1.training.difficulty import measure
-from more_r1.training.learner import Learned, finished, learn, rates, validation_steps
+from more_r1.training.examples import launched
+from more_r1.training.learner import Learned, finished, learn, rates
 from more_r1.training.measured import Measured, line, read_difficulty, read_figures, split
 from more_r1.training.mixing import Mixing, order
 from more_r1.training.recipe import RecipeError
+from more_r1.training.rewards import rewards
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate
 from more_r1.training.update import Asked, Groups, GrpoUpdate, UpdateRecipe
@@ -49,8 +50,10 @@ class GrpoRecipe(UpdateRecipe):
     lora: Lora | None = None
     """Train adapters only; the reference is then the model without them, and no second model is held."""
     freeze_vision: bool = True
-    validate_every: float = Field(default=0.25, gt=0)
-    """Epochs from one validation to the next; the model before the first step and that after the last are validated, too."""
+    most_steps: int | None = Field(default=None, ge=1)
+    """End after so many steps, with a schedule of the learning rate that is as long."""
+    validate_every: int = Field(default=50, ge=1)
+    """Steps from one validation to the next; the model before the first step and that after the last are validated, too."""
     valid_pairs: int = Field(default=500, ge=1)
     """How many pairs of the valid split are scored; all of them if it has fewer."""
     draw_seed: int = 0
@@ -95,7 +98,7 @@ class Mixed(Sequence[Groups]):
             (epoch, first, min(first + recipe.batch_pairs, size), size)
             for epoch, size in enumerate(sizes, 1)
             for first in range(0, size, recipe.batch_pairs)
-        ]
+        ][: recipe.most_steps]
         if not self._places:
             raise RecipeError(f"difficulty={recipe.difficulty}: no pair for mixing.preset={recipe.mixing.preset}")
         self._orders: dict[int, list[Asked]] = {}
@@ -127,7 +130,7 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     The stage-1 model is a candidate for the best. A finished run is left as it is, an unfinished one is gone on with. Raises
     RecipeError where the folder holds another run and where data or difficulty are not fit for it.
     """
-    console = Console(quiet=not PartialState().is_main_process)
+    console = Console(quiet=not launched().is_main_process)
     run = Run(recipe, recipe.out)
     if done := finished(run, console):
         return done
@@ -139,6 +142,7 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     backbone = load_backbone(recipe.model)
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
     backbone = replace(backbone, form=backbone.form.model_copy(update=given))
+    rewards(schema, backbone.form.reasoning, recipe.rewards)  # refuses what does not go together, before anything is written
     reference = None
     if recipe.lora is not None:
         add_lora(backbone.model, recipe.lora)
@@ -157,10 +161,10 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
             pool, asked = [by_key[one.key] for one in measured], measured[0].asked
             count = asked if asked > 1 else 0
             again = measure(backbone, schema, pool, count, recipe.sampling, recipe.max_new_tokens, recipe.seed, epoch)
-            if PartialState().is_main_process:
+            if launched().is_main_process:
                 with replacing(file) as fresh:
                     fresh.write_text("".join(map(line, again)), encoding="utf-8", newline="\n")
-            PartialState().wait_for_everyone()
+            launched().wait_for_everyone()
         return read_difficulty(file)
 
     again = remeasured if recipe.mixing.remeasure else None
@@ -175,5 +179,5 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
         rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
         GrpoUpdate(recipe, schema, reference),
         validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
-        validate_at=validation_steps(len(batches), recipe.epochs, recipe.validate_every) | {0},
+        validate_at=frozenset([*range(0, len(batches), recipe.validate_every), len(batches)]),
     )
