@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import PromptForm
+
+if TYPE_CHECKING:
+    from halves import Halfway
 
 FORM = PromptForm(wording="short", whole_pixels=112 * 112, crop_pixels=56 * 56)
 
@@ -40,3 +44,11 @@ def random_tiny_dir(random_tiny: Backbone, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("model") / "tiny"
     save_backbone(random_tiny, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def halfway(tmp_path_factory: pytest.TempPathFactory) -> Halfway:
+    """A small task and a model that knows half of it."""
+    from halves import begin
+
+    return begin(tmp_path_factory.mktemp("halfway"))

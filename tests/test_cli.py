@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
+from halves import Halfway
 
 from more_r1.cli import main
 from more_r1.formats import load_documents
@@ -100,6 +102,9 @@ def test_score_is_the_benchmarks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (("extract", "{}/no.png", "--text", "Maya wins", "--object", "left", "--entity", "Maya"), "cx,cy,w,h"),
         (("evaluate", "--data", "{}/no.jsonl"), "no such file"),
         (("sft", "{}/no.yaml"), "no.yaml"),
+        (("grpo", "recipes/tiny-grpo.yaml", "mixng.preset=raw"), "unknown key mixng; did you mean mixing?"),
+        (("grpo", "recipes/tiny-grpo.yaml", "mixing.preset=sorted"), "mixing.preset"),
+        (("grpo", "recipes/tiny-grpo.yaml", "model=tiny", "out={}/run", "data={}/none"), "none"),
         (("report", "{}/no"), "no such folder"),
     ],
 )
@@ -137,3 +142,15 @@ def test_extract_and_evaluate_with_any_model_folder(
     assert json.loads((out / "metrics.json").read_text())["broken"] == 1.0
     assert run(monkeypatch, "report", out) == 0
     assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_grpo_of_a_recipe(
+    monkeypatch: pytest.MonkeyPatch, halfway: Halfway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(halfway.grpo(tmp_path / "run").model_dump(mode="json")))
+    assert run(monkeypatch, "grpo", recipe, "epochs=1", "batch_pairs=9", "mixing.preset=hard_only") == 0
+    printed = capsys.readouterr().out
+    assert "13 easy and 5 hard pairs; 1 steps" in printed
+    assert f"{tmp_path / 'run' / 'best'}: 1 steps, best at step " in printed
+    assert (tmp_path / "run" / "best" / "model.safetensors").exists()

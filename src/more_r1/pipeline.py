@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from pydantic import Field, model_validator
 
 from more_r1.evaluation.evaluate import evaluate
@@ -18,6 +17,7 @@ from more_r1.formats import load_documents
 from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
 from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
+from more_r1.training.examples import launched
 from more_r1.training.grpo import GrpoRecipe, run_grpo
 from more_r1.training.recipe import Recipe
 from more_r1.training.sft import SftRecipe, run_sft
@@ -75,7 +75,7 @@ def train(recipe: TrainRecipe, progress: Progress) -> tuple[Path, Metrics]:
         run_difficulty(recipe.difficulty, tell)
     learned = run_grpo(recipe.grpo)
     out = recipe.grpo.out
-    if PartialState().is_main_process:
+    if launched().is_main_process:
         if not (out / "metrics.json").exists():
             if recipe.threads is not None:
                 torch.set_num_threads(recipe.threads)
@@ -83,5 +83,5 @@ def train(recipe: TrainRecipe, progress: Progress) -> tuple[Path, Metrics]:
             with progress("evaluating") as tell:
                 evaluate(backbone, documents, Schema.more(), out, max_new_tokens=recipe.grpo.max_new_tokens, progress=tell)
         write_report(out)
-    PartialState().wait_for_everyone()
+    launched().wait_for_everyone()
     return out / "report.html", Metrics.model_validate_json((out / "metrics.json").read_text(encoding="utf-8"))

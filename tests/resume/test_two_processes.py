@@ -6,18 +6,25 @@ import json
 import multiprocessing
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import stage2
 from colours import child
+from halves import Halfway
 from safetensors.torch import load_file
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["more_r1.training.learner", "more_r1.models.tiny", "torch.utils.tensorboard"])
+SERVER.set_forkserver_preload(["more_r1.training.grpo", "more_r1.models.tiny", "torch.utils.tensorboard", "peft"])
 
 
 def start(out: Path, processes: int, **settings: Any) -> list[Any]:
+    return launch(child, processes, str(out), {"draws": False, **settings})
+
+
+def launch(run: Callable[..., None], processes: int, *given: Any) -> list[Any]:
     """As `accelerate launch --cpu --num_processes N` starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -26,15 +33,18 @@ def start(out: Path, processes: int, **settings: Any) -> list[Any]:
     for rank in range(processes):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-        arguments = (str(out), {"draws": False, **settings}, environment if processes > 1 else {})
-        started.append(SERVER.Process(target=child, args=arguments))
+        started.append(SERVER.Process(target=run, args=(*given, environment if processes > 1 else {})))
         started[-1].start()
     return started
 
 
 def finish(out: Path, processes: int, **settings: Any) -> None:
-    for process in start(out, processes, **settings):
-        process.join(60)
+    joined(start(out, processes, **settings))
+
+
+def joined(processes: list[Any]) -> None:
+    for process in processes:
+        process.join(120)
         assert process.exitcode == 0
 
 
@@ -65,11 +75,34 @@ def test_a_process_without_a_part_of_the_batch_changes_nothing(tmp_path: Path) -
     assert_learned_the_same(alone, together, but=("seconds", "tokens", "repeated_tokens"))
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.02])
+@pytest.mark.parametrize(("forest", "pairs"), [("packed", 17), ("recursive", 4)])
+def test_two_draw_and_learn_what_one_does(halfway: Halfway, tmp_path: Path, forest: str, pairs: int, beta: float) -> None:
+    """Of 17 pairs and one, a process has none in the second step; of four each, one at times has two of equal rewards."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    size = 4
+    for out, processes in ((alone, 1), (together, 2)):
+        # The loss of a first pass is next to nothing, that of a second is not.
+        given: dict[str, Any] = {"batch_pairs": pairs, "group": size, "passes": 2, "sampling": {}, "epochs": 1}
+        given |= {"average": "sequence" if forest == "packed" else "token"}
+        recipe = halfway.grpo(out, forest=forest, beta=beta, chunk_tokens=400, **given)
+        joined(launch(stage2.child, processes, recipe.model_dump(mode="json")))
+    one, two = log(alone), log(together)
+    rollouts = [[(event.get("passed"), event.get("sample")) for event in events] for events in (one, two)]
+    assert rollouts[0] == rollouts[1]
+    steps = [event["passed"] for event in one if "loss" in event]
+    parts = [part for passed in steps for part in (passed[: len(passed) // 2], passed[len(passed) // 2 :])]
+    taught = [sum(0 < right < size for _, right in part) for part in parts]
+    assert 0 in taught and max(taught) > 1
+    assert all(abs(event["loss"]) > 1e-4 for event in one if "loss" in event)
+    assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))
+
+
 def assert_learned_the_same(alone: Path, together: Path, but: tuple[str, ...] = ("seconds", "tokens")) -> None:
     one, two = log(alone), log(together)
     assert [event["step"] for event in one] == [event["step"] for event in two]
     for mine, theirs in zip(one, two, strict=True):
-        figures = {name: value for name, value in mine.items() if name not in but}
+        figures = {name: value for name, value in mine.items() if not name.startswith(but)}
         assert figures == pytest.approx({name: theirs[name] for name in figures}, rel=1e-4, abs=1e-6)
     weights, others = (load_file(out / "final" / "model.safetensors") for out in (alone, together))
     for name, tensor in weights.items():

@@ -126,7 +126,11 @@ def test_the_gradient_stops_at_the_borders_that_count(seed: int) -> None:
 @pytest.mark.parametrize(("advantage", "border"), [(1.0, 1 + EPSILON), (-1.0, 1 - EPSILON)])
 def test_at_the_very_borders(advantage: float, border: float) -> None:
     """A hair inside it learns, a hair outside it does not; beyond the other border it learns whatever the ratio."""
-    for ratio, learns in ((border * (1 - 1e-9 * advantage), True), (border * (1 + 1e-9 * advantage), False), (2 - border, True)):
+    for ratio, learns in (
+        (border * (1 - 1e-9 * advantage), True),
+        (border * (1 + 1e-9 * advantage), False),
+        (2 - border, True),
+    ):
         now = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
         zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
         Objective(zero, one * advantage, one, None, EPSILON, 0.0)(now).backward()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -11,59 +10,26 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from halves import TRAIN, VALID, WORDS, document
 
-from more_r1.document import Box, Document, Entity, Object, Pair, Span
 from more_r1.formats.more import write_more
 from more_r1.models.load import load_backbone, save_backbone
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace
-from more_r1.schema import NONE, Schema
+from more_r1.schema import Schema
 from more_r1.training.examples import draw
 from more_r1.training.recipe import RecipeError
 from more_r1.training.sft import SftRecipe, run_sft
 
-LABELS = {"red": "/per/per/partner", "blue": "/per/org/member_of", "white": NONE}
-WORDS = (
-    "<answer>",
-    "</answer>",
-    "<think>",
-    "</think>",
-    "Step",
-    "Ann",
-    "sings",
-    *LABELS,
-    *(f"/{part}" for label in Schema.more().labels[1:] for part in label.split("/")[1:]),
-    NONE,
-)
 STEPS = ("The crop shows {0}.", "It is about that.", "It is Ann.", "A (per) and a (per).", "{1}, none", "It is {1}.")
-
-
-def document(number: int) -> Document:
-    """A white picture with two coloured halves; a half's colour alone decides its label."""
-    colours = [list(LABELS)[number % 3], list(LABELS)[(number // 3) % 3]]
-    image = Image.new("RGB", (112, 56))
-    for half, colour in enumerate(colours):
-        image.paste(colour, (56 * half, 0, 56 * half + 56, 56))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    halves = tuple(Object(id=f"half{i}", box=Box(cx=0.25 + 0.5 * i, cy=0.5, w=0.5, h=1)) for i in range(2))
-    return Document(
-        id=f"{number:04}.png",
-        image=file.getvalue(),
-        tokens=("Ann", "sings"),
-        objects=halves,
-        entities=(Entity(id="0-1", span=Span(start=0, end=1)),),
-        pairs=tuple(Pair(object=half.id, entity="0-1", label=LABELS[c]) for half, c in zip(halves, colours, strict=True)),
-    )
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("more")
-    train = [document(number) for number in range(18)]
-    write_more({"train": train, "valid": [document(number) for number in range(9)]}, folder, Schema.more())
+    train = [document(number) for number in range(TRAIN)]
+    write_more({"train": train, "valid": [document(number) for number in range(VALID)]}, folder, Schema.more())
     lines = []
     for one in train:
         for pair in one.pairs:
@@ -153,7 +119,7 @@ def test_bad_traces_are_named_and_leave_no_folder(
 def test_seeds_share_the_draw(base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only the pairs of draw_seed 0 have traces here: a run with another `seed` must ask for just these."""
     lines = (data / "oracle" / "train.jsonl").read_text().splitlines()
-    drawn = draw([pair.label or "" for number in range(18) for pair in document(number).pairs], 0.25, 0)
+    drawn = draw([pair.label or "" for number in range(TRAIN) for pair in document(number).pairs], 0.25, 0)
     own = tmp_path / "own.jsonl"
     own.write_text("".join(lines[index] + "\n" for index in drawn))
     run_sft(recipe(base, data, tmp_path / "run", traces=own, share=0.25, seed=5))

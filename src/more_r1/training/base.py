@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from accelerate import PartialState
 from pydantic import Field
 from rich.console import Console
 
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.synthetic.lessons import lessons, vocabulary
-from more_r1.training.examples import Batch, Example
+from more_r1.training.examples import Batch, Example, launched
 from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates
 from more_r1.training.recipe import Recipe
 from more_r1.training.run import Run
@@ -72,7 +71,7 @@ def run_base(recipe: BaseRecipe) -> Learned:
     A finished run is left as it is, an unfinished one is gone on with; RecipeError where the folder holds another run.
     """
     run = Run(recipe, recipe.out)
-    if done := finished(run, Console(quiet=not PartialState().is_main_process)):
+    if done := finished(run, Console(quiet=not launched().is_main_process)):
         return done
     backbone = build_tiny(vocabulary(), recipe.seed, recipe.form)
     batches = Lessons(recipe)

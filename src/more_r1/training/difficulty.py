@@ -15,7 +15,6 @@ from random import Random
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from pydantic import Field, field_serializer
 from rich.console import Console
@@ -28,7 +27,7 @@ from more_r1.models.sampling import Sampling, rollout_seed, sample
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema
-from more_r1.training.examples import draw, share
+from more_r1.training.examples import draw, launched, share
 from more_r1.training.measured import (
     FIGURES,
     LINES,
@@ -88,7 +87,7 @@ def run_difficulty(recipe: DifficultyRecipe, progress: Callable[[int, int], None
     A run that was killed goes on after the last chunk that it wrote, a finished one asks nothing. `progress` is told (pairs
     done, pairs in all). Raises RecipeError where no pair is left and where the folder has answers to other questions.
     """
-    processes = PartialState()
+    processes = launched()
     console = Console(quiet=not processes.is_main_process)
     schema, pool = Schema.more(), _pool(recipe)
     disable_progress_bar()  # transformers' own; it would tear ours
@@ -136,7 +135,7 @@ def measure(
     The samples are split among the processes, each of which gets all answers. `epoch` sets the draws of one measurement apart
     from those of another. `progress` is told how many of this process's own samples are done.
     """
-    form, mine = backbone.form, share(samples, PartialState())
+    form, mine = backbone.form, share(samples, launched())
     prompts = [one.prompt(schema, form) for one in mine]
     if count == 0:
         texts = [[text] for text in generate(backbone, prompts, max_new_tokens, progress)]
@@ -188,7 +187,7 @@ def _ask(
     progress: Callable[[int, int], None] | None,
 ) -> list[Measured]:
     """Ask chunk by chunk, each written as it comes, after what a killed run has written."""
-    processes = PartialState()
+    processes = launched()
     count, file = processes.num_processes, recipe.out / PART
     chunks = _chunks(pool, CHUNK * count / max(recipe.samples, 1))
     kept = _kept(file, key, chunks)

@@ -9,6 +9,7 @@ from random import Random
 from typing import TypeVar
 
 from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
 
 from more_r1.reasoning.prompt import Prompt
 
@@ -31,6 +32,15 @@ class Batch:
     examples: tuple[Example, ...]
     epoch: float
     stage: str | None = None
+
+
+def launched() -> PartialState:
+    """The processes of this run, as `accelerate launch` started them.
+
+    accelerate heeds its own ACCELERATE_USE_CPU in an Accelerator only: a state made before that would leave each process of a
+    run on CPUs alone.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def share(items: Sequence[T], processes: PartialState | Accelerator) -> Sequence[T]:

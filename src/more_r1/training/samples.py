@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
-from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from more_r1.document import Document, Pair
@@ -18,7 +17,7 @@ from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt
 from more_r1.reasoning.scoring import score
 from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema
-from more_r1.training.examples import share
+from more_r1.training.examples import launched, share
 from more_r1.training.recipe import RecipeError
 
 
@@ -59,7 +58,7 @@ def some(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
 
 def validate(backbone: Backbone, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:
     """Figures of greedy answers, the samples split among the processes: the benchmark's four and the share of broken form."""
-    prompts = [sample.prompt(schema, backbone.form) for sample in share(samples, PartialState())]
+    prompts = [sample.prompt(schema, backbone.form) for sample in share(samples, launched())]
     completions = generate(backbone, prompts, max_new_tokens)
     answers = gather_object([read_answer(text, schema, backbone.form.reasoning) for text in completions])
     scores = asdict(score([sample.label for sample in samples], answers))

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import PartialState
 from pydantic import Field, field_serializer
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -22,7 +21,7 @@ from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
-from more_r1.training.examples import Epochs, Example, draw
+from more_r1.training.examples import Epochs, Example, draw, launched
 from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates, validation_steps
 from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
@@ -68,7 +67,7 @@ def run_sft(recipe: SftRecipe) -> Learned:
     A finished run is left as it is, an unfinished one is gone on with. Raises RecipeError where the folder holds another run
     and where data or traces are not fit for it.
     """
-    console = Console(quiet=not PartialState().is_main_process)
+    console = Console(quiet=not launched().is_main_process)
     run = Run(recipe, recipe.out)
     if done := finished(run, console):
         return done

@@ -64,7 +64,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Groups:
-    """The pairs of one step, over all processes. `round` counts the epochs from 0, `epoch` says where in the run it ends."""
+    """The pairs of one step, over all processes. `round` counts the epochs from 1, `epoch` says where in the run it ends."""
 
     asked: tuple[Asked, ...]
     round: int

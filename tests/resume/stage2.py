@@ -1,0 +1,40 @@
+"""A run of GRPO that a test can kill, and that tells where it is. Imported by the process that is killed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import more_r1.training.update as update
+from more_r1.training.grpo import GrpoRecipe, run_grpo
+from more_r1.training.run import Run
+
+# What a step goes through, in this order; between two of them it validates, measures anew, or makes its batch.
+PHASES = ("rollout", "update", "save", "between")
+
+
+def child(settings: dict[str, Any], environment: dict[str, str], phases: Any = None) -> None:
+    """What the process runs, silently; `phases` is a shared number, of the phases that have begun."""
+    os.environ.update(environment)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if phases is not None:
+        _tell(phases)
+    run_grpo(GrpoRecipe.model_validate(settings))
+
+
+def _tell(phases: Any) -> None:
+    draw, save = update.sample, Run.save
+
+    def drawn(*arguments: Any) -> Any:
+        phases.value += 1
+        rollouts = draw(*arguments)
+        phases.value += 1
+        return rollouts
+
+    def saved(*arguments: Any) -> None:
+        phases.value += 1
+        save(*arguments)
+        phases.value += 1
+
+    update.sample = drawn
+    Run.save = saved  # type: ignore[method-assign]
