@@ -58,14 +58,15 @@ def vision_ids(backbone: Backbone) -> list[int]:
     return [int(backbone.encoder.tokenizer.convert_tokens_to_ids(token)) for token in VISION]
 
 
-def alone(backbone: Backbone, prompt: Prompt) -> str:
+def stock_texts(backbone: Backbone, prompt: Prompt, times: int = 1) -> list[str]:
+    """What transformers' generate gives for a batch of so many rows of the same prompt."""
     encoder = backbone.encoder
     stops = {encoder.eos_id, *backbone.model.generation_config.eos_token_id}
     model = copy.deepcopy(backbone.model)
     model.set_attn_implementation("sdpa")
     segments = encoder.prompt(prompt)
-    ids = torch.tensor([[id for segment in segments for id in segment.ids]])
-    pixels = [encoder.pixels(shown) for shown in prompt.pictures]
+    ids = torch.tensor([[id for segment in segments for id in segment.ids]] * times)
+    pixels = [encoder.pixels(shown) for shown in prompt.pictures] * times
     vision = {}
     if pixels:
         grids = torch.stack([grid for _, grid in pixels])
@@ -80,8 +81,13 @@ def alone(backbone: Backbone, prompt: Prompt) -> str:
         suppress_tokens=vision_ids(backbone),
         pad_token_id=0,
         **vision,
-    )[0, ids.shape[1] :].tolist()
-    return encoder.decode(out[:-1] if out[-1] in stops else out)
+    )[:, ids.shape[1] :].tolist()
+    ends = [next((place for place, id in enumerate(row) if id in stops), len(row)) for row in out]
+    return [encoder.decode(row[:end]) for row, end in zip(out, ends, strict=True)]
+
+
+def alone(backbone: Backbone, prompt: Prompt) -> str:
+    return stock_texts(backbone, prompt)[0]
 
 
 def test_texts_are_those_of_stock_generate(eager: Backbone, prompts: list[Prompt]) -> None:
@@ -90,6 +96,13 @@ def test_texts_are_those_of_stock_generate(eager: Backbone, prompts: list[Prompt
     assert texts == [alone(eager, prompt) for prompt in prompts]
     assert len({len(text) for text in texts}) > 3, "the rows must finish at different steps for this to show anything"
     assert told == list(range(1, len(prompts) + 1))
+
+
+def test_groups_are_what_stock_gives_for_repeated_prompts(eager: Backbone, prompts: list[Prompt]) -> None:
+    size = 3
+    texts = generate(eager, [prompt for prompt in prompts for _ in range(size)], LIMIT)
+    assert texts == [text for prompt in prompts for text in stock_texts(eager, prompt, size)]
+    assert len({len(text) for text in texts}) > 3
 
 
 def test_batches_change_nothing(eager: Backbone, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> None:

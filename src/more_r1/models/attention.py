@@ -148,6 +148,22 @@ class Below(Blocks):
         return super().attend(layer, query, key, value, scale)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Query [batch, heads, queries, dim] on all of key and value [batch, heads, tokens, dim]: the result, and the logs of its
+    softmax sums, float32 [batch, heads, queries], by which parts are merged.
+
+    `mask` [batch, 1, 1, tokens] is added to the scores.
+    """
+    if query.device.type == "cpu":
+        out, sums = _flash(query, key, value, attn_mask=mask, scale=scale)
+        return out, sums
+    scores = ((query * scale) @ key.transpose(2, 3)).float()
+    if mask is not None:
+        scores = scores + mask
+    sums = scores.logsumexp(-1)
+    return (scores - sums.unsqueeze(-1)).exp().to(value.dtype) @ value, sums
+
+
 class _Block(NamedTuple):
     """Queries that see a run of keys: causally if both are of the same tokens, else wholly."""
 

@@ -6,12 +6,12 @@ How the next token is chosen is the caller's: greedily, by force of form, or dra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from more_r1.models.attention import Blocks
+from more_r1.models.attention import Blocks, attend
 from more_r1.models.forest import Forest
 from more_r1.models.load import Backbone
 from more_r1.models.processor import Segment
@@ -127,17 +127,37 @@ def _decode(
             rows.keep(kept, index)
             chosen, positions = chosen[index], positions[index]
             alive = [alive[row] for row in kept]
-        # One position a row, all in one row of the model: who sees what, `rows` says.
-        logits = model(
-            input_ids=chosen[None],
-            position_ids=positions.expand(3, 1, -1),
-            attention_mask={"full_attention": None},
-            use_cache=False,
-            forest=rows,
-        ).logits[0]
+        logits = _forward(model, chosen, positions, rows)
         rows.length += 1
         positions = positions + 1
     return ids
+
+
+def _forward(model: Any, ids: Tensor, positions: Tensor, rows: _Rows) -> Tensor:
+    """The logits [rows, vocabulary] that follow one new token of each row, given tokens and positions [rows].
+
+    Module by module as transformers' Qwen2.5-VL does it: for so few tokens most of the time would go into what its own
+    `forward` does in between.
+    """
+    text = model.model.language_model
+    hidden = text.embed_tokens(ids)
+    cos, sin = (part[0, :, None] for part in text.rotary_emb(hidden, positions.expand(3, 1, -1)))
+    half = cos.shape[-1] // 2
+    sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+    for number, layer in enumerate(text.layers):
+        attention = layer.self_attn
+        normed = layer.input_layernorm(hidden)
+        query, key, value = (
+            project(normed).unflatten(-1, (-1, 2 * half)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        both = torch.cat([query, key], dim=1)
+        both = torch.addcmul(both * cos, both.roll(half, -1), sin)
+        query, key = both.split([query.shape[1], key.shape[1]], dim=1)  # type: ignore[no-untyped-call]
+        seen = rows.attend(number, query, key, value, attention.scaling)
+        hidden = hidden + attention.o_proj(seen.flatten(1))
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    logits: Tensor = model.lm_head(text.norm(hidden))
+    return logits
 
 
 def _next_position(forest: Forest, path: tuple[int, ...]) -> int:
@@ -177,17 +197,14 @@ class _Rows:
         self.own = {layer: (keys[index], values[index]) for layer, (keys, values) in self.own.items()}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """As models.attention.Layout has it, T being the rows."""
-        keys, values = self._append(layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
-        rows, heads, _, dim = keys.shape
-        q = (query[0] * scale).transpose(0, 1).reshape(rows, heads, -1, dim)  # the third: queries of a kv head
-        scores = [level.scores(layer, q) for level in self.levels] + [q @ keys.transpose(2, 3)]
-        weights = torch.cat(scores, dim=-1).softmax(-1, dtype=torch.float32).to(q.dtype)
-        *shares, own = weights.split([part.shape[-1] for part in scores], dim=-1)  # type: ignore[no-untyped-call]
-        out: Tensor = own @ values
-        for level, share in zip(self.levels, shares, strict=True):
-            level.add(layer, share, out)
-        return out.reshape(rows, -1, dim).transpose(0, 1)[None]
+        """Query [rows, heads, dim], key and value [rows, kv heads, dim] -> [rows, heads, dim]."""
+        # [rows, kv heads, queries of a kv head, dim]
+        q = query.unflatten(1, (key.shape[1], -1))  # type: ignore[no-untyped-call]
+        parts = [level.attend(layer, q, scale) for level in self.levels]
+        parts.append(attend(q, *self._append(layer, key, value), scale))
+        outs, sums = zip(*parts, strict=True)
+        shares = torch.stack(sums).softmax(0).to(q.dtype).unsqueeze(-1)
+        return (torch.stack(outs) * shares).sum(0).flatten(1, 2)
 
     def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Own keys and values, [rows, kv heads, tokens, dim], with the new ones [rows, kv heads, dim] at the end."""
@@ -214,11 +231,14 @@ class _Level:
         longest = max(span.end - span.start for span in spans)
         at = torch.tensor([[min(span.start + i, span.end - 1) for i in range(longest)] for span in spans])
         self.device = prefill.keys[0].device
-        self.padding = torch.tensor([[span.start + i >= span.end for i in range(longest)] for span in spans]).to(self.device)
+        padding = torch.tensor([[span.start + i >= span.end for i in range(longest)] for span in spans]).to(self.device)
         at = at.to(self.device)
         # Nodes, kv heads, tokens, dim
         self.keys = {layer: keys[:, at].transpose(0, 1).contiguous() for layer, keys in prefill.keys.items()}
         self.values = {layer: values[:, at].transpose(0, 1).contiguous() for layer, values in prefill.values.items()}
+        # Nodes, one, one, tokens: what is added to scores
+        self.mask = torch.zeros(padding.shape, dtype=self.keys[0].dtype, device=self.device)[:, None, None]
+        self.mask.masked_fill_(padding[:, None, None], -torch.inf)
         number = {node: i for i, node in enumerate(used)}
         self.nodes = [None if node is None else number[node] for node in nodes]
         self._index()
@@ -232,9 +252,9 @@ class _Level:
         """Drop all but these rows, and the nodes that no row needs any more."""
         nodes = [self.nodes[row] for row in rows]
         used = sorted({node for node in nodes if node is not None})
-        if used and len(used) < len(self.padding):
+        if used and len(used) < len(self.mask):
             index = torch.tensor(used, device=self.device)
-            self.padding = self.padding[index]
+            self.mask = self.mask[index]
             self.keys = {layer: keys[index] for layer, keys in self.keys.items()}
             self.values = {layer: values[index] for layer, values in self.values.items()}
         number = {node: i for i, node in enumerate(used)}
@@ -242,37 +262,29 @@ class _Level:
         self._index()
 
     def _index(self) -> None:
-        below: list[list[int]] = [[] for _ in range(len(self.padding))]
+        below: list[list[int]] = [[] for _ in range(len(self.mask))]
         for row, node in enumerate(self.nodes):
             if node is not None:
                 below[node].append(row)
         self.most = max(map(len, below))
-        places = [(row, node * self.most + i) for node, rows in enumerate(below) for i, row in enumerate(rows)]
+        places = sorted((row, node * self.most + i) for node, rows in enumerate(below) for i, row in enumerate(rows))
         self.rows = torch.tensor([row for row, _ in places], device=self.device)
         self.slots = torch.tensor([slot for _, slot in places], device=self.device)
         # An empty slot holds a row of the same node, or row 0; what it computes is never read.
         filled = [rows + [rows[0] if rows else 0] * (self.most - len(rows)) for rows in below]
         self.filled = torch.tensor([row for rows in filled for row in rows], device=self.device)
         self.complete = len(places) == len(self.nodes)
-        self.ragged = bool(self.padding.any())
+        self.ragged = bool(self.mask.any())
 
-    def _by_node(self, parts: Tensor) -> Tensor:
-        """[rows, kv heads, queries, x] -> [nodes, kv heads, rows below x queries, x]"""
-        return parts[self.filled].reshape(-1, self.most, *parts.shape[1:]).transpose(1, 2).flatten(2, 3)
-
-    def _by_row(self, parts: Tensor) -> Tensor:
-        """The reverse, for `self.rows` only and in their order."""
-        nodes, heads, _, last = parts.shape
-        return parts.reshape(nodes, heads, self.most, -1, last).transpose(1, 2).flatten(0, 1)[self.slots]
-
-    def scores(self, layer: int, query: Tensor) -> Tensor:
-        """Scores [rows, kv heads, queries, tokens] of scaled queries [rows, kv heads, queries, dim], -inf where none is due."""
-        scores = self._by_node(query) @ self.keys[layer].transpose(2, 3)
-        if self.ragged:
-            scores = scores.masked_fill(self.padding[:, None, None], -torch.inf)
-        full = scores.new_full((*query.shape[:3], scores.shape[-1]), -torch.inf)
-        return full.index_copy_(0, self.rows, self._by_row(scores))
-
-    def add(self, layer: int, weights: Tensor, out: Tensor) -> None:
-        """Add the values that the rows' weights [rows, kv heads, queries, tokens] call for to `out`."""
-        out.index_add_(0, self.rows, self._by_row(self._by_node(weights) @ self.values[layer]))
+    def attend(self, layer: int, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """As the function `attend`, of queries [rows, kv heads, queries, dim]; a row without a node here has sums of -inf."""
+        # [rows, kv heads, queries, dim] -> [nodes, kv heads, rows below x queries, dim], and back
+        shape = (-1, self.most, *query.shape[1:])
+        q = query[self.filled].view(shape).transpose(1, 2).flatten(2, 3)
+        out, sums = attend(q, self.keys[layer], self.values[layer], scale, self.mask if self.ragged else None)
+        out = out.unflatten(2, (self.most, -1)).transpose(1, 2).flatten(0, 1)[self.slots]  # type: ignore[no-untyped-call]
+        sums = sums.unflatten(2, (self.most, -1)).transpose(1, 2).flatten(0, 1)[self.slots]  # type: ignore[no-untyped-call]
+        if self.complete:
+            return out, sums
+        none = sums.new_full(query.shape[:3], -torch.inf)
+        return torch.zeros_like(query).index_copy_(0, self.rows, out), none.index_copy_(0, self.rows, sums)
