@@ -1,0 +1,79 @@
+"""All stages of one recipe in a row, through the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from halves import Halfway
+from typer.testing import CliRunner
+
+from more_r1.cli import app
+from more_r1.pipeline import TrainRecipe
+from more_r1.training.recipe import RecipeError, load_recipe
+
+STAGES = {
+    "sft": {"share": 0.5, "epochs": 1, "batch_pairs": 6, "valid_pairs": 2, "max_new_tokens": 8, "draw_seed": 4},
+    "difficulty": {"limit": 6},
+    "grpo": {
+        "mixing": {"preset": "raw"},
+        "epochs": 1,
+        "batch_pairs": 6,
+        "group": 2,
+        "valid_pairs": 2,
+        "rewards": {"format": 0, "length": 0},
+    },
+    "test": "valid",
+}
+
+
+def recipe(halfway: Halfway, folder: Path) -> Path:
+    base = halfway.model.parent.parent / "base"
+    given = {"out": str(folder / "run"), "model": str(base), "data": str(halfway.data), "seed": 3, "threads": 1, **STAGES}
+    file = folder / "all.yaml"
+    file.write_text(yaml.safe_dump(given))
+    return file
+
+
+def test_what_stages_share_is_handed_on(halfway: Halfway, tmp_path: Path) -> None:
+    found = load_recipe(recipe(halfway, tmp_path), ["grpo.seed=5"], TrainRecipe)
+    out = tmp_path / "run"
+    assert found.difficulty.model == found.grpo.model == str(out / "sft" / "best")
+    assert found.grpo.difficulty == found.difficulty.out == out / "difficulty"
+    assert (found.difficulty.share, found.difficulty.draw_seed, found.grpo.draw_seed) == (0.5, 4, 4)
+    assert (found.sft.seed, found.difficulty.seed, found.grpo.seed) == (3, 3, 5)
+    assert found.sft.data == found.difficulty.data == found.grpo.data == halfway.data
+
+
+def test_a_mistake_in_a_stage_is_named(halfway: Halfway, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"unknown key grpo\.grup; did you mean grpo\.group\?"):
+        load_recipe(recipe(halfway, tmp_path), ["grpo.grup=2"], TrainRecipe)
+    with pytest.raises(RecipeError, match="model: Field required"):
+        load_recipe(_without(recipe(halfway, tmp_path), "model"), [], TrainRecipe)
+
+
+def test_all_stages_run_once(halfway: Halfway, tmp_path: Path) -> None:
+    command = ["train", str(recipe(halfway, tmp_path))]
+    first = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert first.exit_code == 0
+    out = tmp_path / "run"
+    assert "report.html" in first.output
+    done = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file() and file.suffix != ".html"}
+    names = {str(file.relative_to(out)) for file in done}
+    assert {"sft/result.json", "difficulty/difficulty.jsonl", "grpo/result.json", "grpo/metrics.json"} <= names
+    assert (out / "grpo" / "report.html").is_file()
+    # What is complete is left alone: the second time nothing is written but the report.
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    again = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file() and file.suffix != ".html"}
+    assert {file for file in again if again[file] != done.get(file)} <= {out / "difficulty" / name for name in _FIGURES}
+
+
+_FIGURES = ("difficulty.json", "difficulty.jsonl")  # written anew with the threshold, the answers being the same
+
+
+def _without(file: Path, key: str) -> Path:
+    given = yaml.safe_load(file.read_text())
+    del given[key]
+    file.write_text(yaml.safe_dump(given))
+    return file
