@@ -242,7 +242,19 @@ def test_the_answers_are_what_counts(tmp_path: Path) -> None:
     assert (one.passed, one.asked) == (2, 3)
 
 
-@pytest.mark.parametrize("text", [None, "{}", "{", '{"threshold": 7}'])
+FIGURES = (
+    '{"fingerprint": "f", "model": "m", "threshold": 0.5, "easy": 1, "hard": 0, "labels": {"none": [1, 0]}, "passed": [0, 1]}'
+)
+
+
+def test_the_threshold_of_the_folder_splits_it(tmp_path: Path) -> None:
+    (tmp_path / "difficulty.jsonl").write_text(GOOD + "\n")  # half of its answers are right
+    for threshold, sizes in (("0.5", (1, 0)), ("0.51", (0, 1))):
+        (tmp_path / "difficulty.json").write_text(FIGURES.replace("0.5", threshold))
+        assert tuple(map(len, read_pools(tmp_path))) == sizes
+
+
+@pytest.mark.parametrize("text", [None, "{}", "{", FIGURES.replace("0.5", "7"), FIGURES.replace("0.5", "NaN")])
 def test_pools_need_the_threshold(tmp_path: Path, text: str | None) -> None:
     (tmp_path / "difficulty.jsonl").write_text(GOOD + "\n")
     if text is not None:
