@@ -242,9 +242,7 @@ def test_the_answers_are_what_counts(tmp_path: Path) -> None:
     assert (one.passed, one.asked) == (2, 3)
 
 
-FIGURES = (
-    '{"fingerprint": "f", "model": "m", "threshold": 0.5, "easy": 1, "hard": 0, "labels": {"none": [1, 0]}, "passed": [0, 1]}'
-)
+FIGURES = '{"fingerprint": "f", "model": "m", "threshold": 0.5, "easy": 1, "hard": 0, "labels": {}, "passed": [0, 1]}'
 
 
 def test_the_threshold_of_the_folder_splits_it(tmp_path: Path) -> None:
