@@ -20,8 +20,8 @@ from more_r1.schema import Schema
 from more_r1.synthetic import headlines
 from more_r1.synthetic.drafts import Draft, make_split
 from more_r1.synthetic.drawing import Corners, draw
-from more_r1.synthetic.oracle import PHRASES, called, explain, identify, read, see
-from more_r1.synthetic.story import Story
+from more_r1.synthetic.oracle import PHRASES, called, explain, identify, read, see, stand
+from more_r1.synthetic.story import Mention, Story
 from more_r1.synthetic.world import BADGES, EVERYONE, PROPS, SCENES, Thing
 
 TASK = "Answer the question\n"
@@ -54,10 +54,10 @@ def lessons(seed: int, index: int, stage: str) -> list[Lesson]:
     found: list[Lesson] = []
     if stage == "telling":
         for number in random.sample(range(len(draft.things)), min(len(draft.things), 2)):
-            entity = " ".join(random.choice(draft.asked).words)
+            asked = random.choice(draft.asked)
             box = Box.from_pixels(*boxes[number], width=image.width, height=image.height)
-            own = (Picture(source, box, CROP_PIXELS), f"Entity: {entity}\nQuestion: What is seen and named ?")
-            found.append((Prompt((_task(), head, own)), _tell(draft.things, draft.things[number], draft.story, random)))
+            own = (Picture(source, box, CROP_PIXELS), f"Entity: {' '.join(asked.words)}\nQuestion: What is seen and named ?")
+            found.append((Prompt((_task(), head, own)), _tell(draft.things, draft.things[number], asked, draft.story, random)))
     for number, thing in enumerate(draft.things):
         if stage == "captions":
             found.append(ask("What is seen ?", f"{thing.describe()} . {known(thing)}", number))
@@ -80,10 +80,11 @@ def known(thing: Thing) -> str:
     return "Such a thing tells nothing" if thing.type == "misc" else identify(thing)
 
 
-def _tell(things: Sequence[Thing], thing: Thing, story: Story, random: Random) -> str:
+def _tell(things: Sequence[Thing], thing: Thing, asked: Mention, story: Story, random: Random) -> str:
     """Everything at once: what is seen, who is named, where the two meet, and what the headline says of whom they meet in."""
     told = [see(things, thing, story, random)] if random.random() < 0.4 else []  # mostly mastered by then, and long
-    told += [read(things, story, story.mentions, random), f"{known(thing)} .", _link(thing, story)]
+    told += [read(things, story, story.mentions, random)]
+    told += [f"{known(thing)} ." if thing.type == "misc" else f"{stand(thing, asked, story)} ."]
     for sign in thing.signs if thing.type != "misc" else ():
         told += [
             f"It says that {f.a} {PHRASES[f.label]} {f.b} ." for f in story.facts if f.how == "said" and sign in (f.a, f.b)

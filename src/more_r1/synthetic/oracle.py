@@ -116,15 +116,22 @@ def _match(thing: Thing, mention: Mention, story: Story, verdict: Verdict, rando
     asked = " ".join(mention.words)
     if verdict.how == "trivial":
         return random.choice(_TRIVIAL).format(asked)
-    # Whether a name is in the headline is said right behind it: that is where a model finds it easiest to tell.
-    signs = [(said, name, story.mention(name)) for said, name in _signs(thing)]
-    who = " and ".join(f"{said} {name} , {_standing(found, mention)}" for said, name, found in signs)
+    who = stand(thing, mention, story)
     if verdict.how in _MEETINGS:
         lead = " and the armband marks the captain" if verdict.label.endswith("leader_of") else ""
         return f"{who} . " + _MEETINGS[verdict.how].format(asked, lead)
     link = story.mention(verdict.link) if verdict.link else None
     assert link is not None
     return f"{who} . " + _connect(thing, mention, story, verdict, link)
+
+
+def stand(thing: Thing, asked: Mention, story: Story) -> str:
+    """Whose signs the thing shows, and of each whether the headline names them.
+
+    That is said right behind the name, where a model finds it easiest to tell.
+    """
+    signs = [(said, name, story.mention(name)) for said, name in _signs(thing)]
+    return " and ".join(f"{said} {name} , {_standing(found, asked)}" for said, name, found in signs)
 
 
 def _standing(found: Mention | None, asked: Mention) -> str:
