@@ -15,10 +15,12 @@ import argparse
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
+from more_r1.evaluation.curves import read_log
 from more_r1.formats.oracle import read_oracle
 from more_r1.reasoning.trace import STEPS, Trace, TraceError, parse_trace
 from more_r1.schema import Schema
@@ -45,6 +47,12 @@ LONGER, LONGER_EPOCHS = "longer stage 1", 16
 ANSWERS, ANSWER_STEPS = "answers only, fixed, stratified", 600
 # What the pool is measured by, if not by one greedy answer of the reasoning model.
 MEASURED = {"by pass rate": "sampled", ANSWERS: "answers"}
+# What is drawn of each step, by its key in log.jsonl.
+COURSES = {
+    "reward_answer": "Answer reward of the rollouts", "valid_f1": "F1 on valid, greedy",
+    "accuracy_easy": "Right rollouts on easy pairs", "accuracy_hard": "Right rollouts on hard pairs",
+}  # fmt: skip
+COARSE = 10
 
 
 def main() -> None:
@@ -56,6 +64,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/embedded"))
     parser.add_argument("--stage1", type=Path, default=Path("runs/stage1"), help="what studies/stage1.py wrote")
     parser.add_argument("--out", type=Path, default=Path("runs/mixing"))
+    parser.add_argument("--picture", type=Path, help="draw rewards and validation by step into this file (needs matplotlib)")
     options = parser.parse_args()
     study = Study(options.data, options.stage1, options.out)
     runs = [(arm, seed) for seed in options.seeds for arm in options.arms]
@@ -64,6 +73,8 @@ def main() -> None:
         list(pool.map(study.measure, sorted({(MEASURED.get(arm, "greedy"), seed) for arm, seed in runs if arm != LONGER})))
         list(pool.map(lambda run: study.run(*run), runs))
     print(study.table(["stage 1 only", *ARMS, LONGER, "answers only", ANSWERS], options.seeds))
+    if options.picture:
+        study.draw([*ARMS], options.seeds, options.picture)
 
 
 class Study:
@@ -156,6 +167,32 @@ class Study:
                 cells = [_mean([100 * row[name] for row in rows]) if name in rows[0] else "" for name in rows[0]]
                 lines.append(f"| {arm} | {len(done)} | {' | '.join(cells)} |")
         return "\n".join(lines)
+
+    def draw(self, arms: list[str], seeds: list[int], file: Path) -> None:
+        """The courses of the arms, means over the seeds that are there, one panel for each of COURSES."""
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
+        for key, title, axis in zip(COURSES, COURSES.values(), axes.flat, strict=True):
+            axis.set_title(title, loc="left", fontsize=10)
+            axis.spines[["top", "right"]].set_visible(False)
+            for arm in arms:
+                logs = [self.folder(arm, seed) / "log.jsonl" for seed in seeds]
+                points = _course([read_log(log)[0] for log in logs if log.is_file()], key)
+                if points:
+                    axis.plot(*zip(*points, strict=True), label=arm, linewidth=1.4)
+        for axis in axes[1]:
+            axis.set_xlabel("step")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.savefig(file, dpi=110)
+
+
+def _course(logs: list[list[dict[str, float]]], key: str) -> list[tuple[float, float]]:
+    """What the runs logged under a key: means over runs and, as steps have few pairs, over COARSE neighbouring steps."""
+    at: dict[float, list[float]] = defaultdict(list)
+    for event in (event for log in logs for event in log if key in event):
+        at[event["step"] if key.startswith("valid") else event["step"] // COARSE * COARSE + COARSE / 2].append(event[key])
+    return [(step, mean(values)) for step, values in sorted(at.items())]
 
 
 def _mean(values: list[float]) -> str:

@@ -12,7 +12,7 @@ from more_r1.schema import NONE, Schema
 from more_r1.synthetic.benchmark import drafts_of, realise
 from more_r1.synthetic.lessons import Lesson, lessons, vocabulary
 
-STAGES = ("captions", "reading", "matching", "telling")
+STAGES = ("captions", "reading", "matching", "finding", "telling")
 # A text as the tiny tokenizer's words are: tags, parts of labels, words, single marks.
 PIECE = re.compile(r"</?[a-z]+>|/[a-z_]+|[A-Za-z0-9_]+|[^\sA-Za-z0-9_]|\n")
 
@@ -67,6 +67,26 @@ def test_captions_see_and_reading_reads() -> None:
         text for stage in STAGES for i in range(10) for lesson in lessons(0, i, stage) for text in _texts(lesson)[2:-1]
     }
     assert any(re.fullmatch(r"Question: Is \w+ named \?", question) for question in questions)
+
+
+def test_finding_says_of_each_name_whether_the_headline_has_it() -> None:
+    kinds = set()
+    for index in range(40):
+        for lesson in lessons(0, index, "finding"):
+            assert not lesson[0].pictures
+            headline, answer = _texts(lesson)[1].split()[1:], lesson[1]
+            found = answer.split(" . ", 1)[1].removesuffix(" .").split(" and ")
+            assert 4 < len(found) <= 8
+            for said in found:
+                name, standing = said.split(" , ")[:2]
+                kinds.add(said.split(" , ", 1)[1].split()[0] + (" itself" if said.endswith("the entity itself") else ""))
+                if standing == "not named":
+                    assert f" {name} " not in f" {' '.join(headline)} "
+                else:
+                    words = standing.removeprefix("named as ")
+                    assert f" {words} " in f" {' '.join(headline)} "
+                    assert said.endswith("itself") == (f"Entity: {words}\n" in _texts(lesson)[2])
+    assert kinds == {"not", "named", "named itself"}
 
 
 def test_the_vocabulary_has_every_word(tokenizer: Any, tmp_path: Any) -> None:

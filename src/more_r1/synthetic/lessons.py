@@ -20,7 +20,7 @@ from more_r1.schema import Schema
 from more_r1.synthetic import headlines
 from more_r1.synthetic.drafts import Draft, make_split
 from more_r1.synthetic.drawing import Corners, draw
-from more_r1.synthetic.oracle import PHRASES, called, explain, identify, read, see, stand
+from more_r1.synthetic.oracle import PHRASES, called, explain, identify, read, see, stand, standing
 from more_r1.synthetic.story import Mention, Story
 from more_r1.synthetic.world import BADGES, EVERYONE, PROPS, SCENES, Thing
 
@@ -35,11 +35,13 @@ Lesson = tuple[Prompt, str]
 def lessons(seed: int, index: int, stage: str) -> list[Lesson]:
     """The lessons of document `index` of an endless world.
 
-    Stages: `captions` (see), `reading` (read), `matching` (what is seen in what is read), `telling` (all of it at length, under
-    the instruction of the task, as the answers of the task are long).
+    Stages: `captions` (see), `reading` (read), `matching` (what is seen in what is read), `finding` (names in what is read, at
+    length), `telling` (all of it at length). The long ones come under the instruction of the task, whose answers are long.
     """
     draft = _drafts(seed, index // _BLOCK)[index % _BLOCK]
     random = Random(f"{seed}/{stage}/{index}")
+    if stage == "finding":
+        return [_find(draft, random) for _ in range(2)]
     image, boxes = draw(draft.things, draft.story.scene, random)
     source = _encoded(image)
     head = (Picture(source, None, WHOLE_PIXELS), f"Headline: {' '.join(draft.story.tokens)}\n")
@@ -78,6 +80,22 @@ def lessons(seed: int, index: int, stage: str) -> list[Lesson]:
 def known(thing: Thing) -> str:
     """Who or what it is, where that can be known."""
     return "Such a thing tells nothing" if thing.type == "misc" else identify(thing)
+
+
+def _find(draft: Draft, random: Random) -> Lesson:
+    """Who is named, then name upon name, each followed by whether and as what the headline has it, as in a trace.
+
+    There is no picture: nothing of this is seen, and so many decisions are cheap. A tiny model needs some ten thousands of
+    them before it compares names at all, rather than guess.
+    """
+    story, asked = draft.story, random.choice(draft.asked)
+    names = [mention.name for mention in story.mentions]
+    names = random.sample(names, min(len(names), 4)) + random.sample([name for name in EVERYONE if name not in names], 4)
+    random.shuffle(names)
+    found = " and ".join(f"{name} , {standing(story.mention(name), asked)}" for name in names)
+    head, own = f"Headline: {' '.join(story.tokens)}\n", f"Entity: {' '.join(asked.words)}\nQuestion: Who is named ?"
+    listed = " ; ".join(called(mention) for mention in story.mentions)
+    return Prompt((_task(), (head,), (own,))), f"The headline names {listed} . {found} ."
 
 
 def _tell(things: Sequence[Thing], thing: Thing, asked: Mention, story: Story, random: Random) -> str:

@@ -131,10 +131,10 @@ def stand(thing: Thing, asked: Mention, story: Story) -> str:
     That is said right behind the name, where a model finds it easiest to tell.
     """
     signs = [(said, name, story.mention(name)) for said, name in _signs(thing)]
-    return " and ".join(f"{said} {name} , {_standing(found, asked)}" for said, name, found in signs)
+    return " and ".join(f"{said} {name} , {standing(found, asked)}" for said, name, found in signs)
 
 
-def _standing(found: Mention | None, asked: Mention) -> str:
+def standing(found: Mention | None, asked: Mention) -> str:
     """Whether the headline has a name, under which words, and whether it is the one asked about."""
     if found is None:
         return "not named"
