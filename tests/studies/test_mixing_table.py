@@ -65,7 +65,9 @@ def test_steps_are_counted_against_the_oracle(study: Any) -> None:
 def test_the_courses_are_drawn(study: Any, tmp_path: Path) -> None:
     run = study.folder("raw", 0)
     run.mkdir(parents=True)
-    events = [{"step": step, "reward_answer": 0.5, "accuracy_easy": 0.9} for step in range(30)] + [{"step": 30, "valid_f1": 0.5}]
+    events = [{"step": step, "reward_answer": 0.5, "accuracy_easy": 0.9} for step in range(30)] + [
+        {"step": 30, "valid_f1": 0.5}
+    ]
     (run / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     study.draw(["raw", "progressive"], [0, 1], tmp_path / "courses.png")
     assert (tmp_path / "courses.png").read_bytes().startswith(b"\x89PNG")

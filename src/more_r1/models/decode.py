@@ -6,7 +6,7 @@ How the next token is chosen is the caller's: greedily, by force of form, or dra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from more_r1.models.attention import Blocks, attend
 from more_r1.models.forest import Forest
 from more_r1.models.load import Backbone
 from more_r1.models.processor import Segment
+from more_r1.models.step import Step
 
 # Keys and values held at a time, in tokens: memory grows with it, the work lost on waiting for the longest row too.
 BATCH_TOKENS = 32768
@@ -104,6 +105,7 @@ def _decode(
     rows = _Rows(forest, prefill, max_new_tokens)
     del prefill  # its keys and values are by node now, in `rows`
     positions = torch.tensor([_next_position(forest, path) for path in forest.paths], device=device)
+    following = Step(model, len(prompts))
 
     alive = list(range(len(prompts)))  # prompt of each row
     open_rows = set(alive)
@@ -127,37 +129,10 @@ def _decode(
             rows.keep(kept, index)
             chosen, positions = chosen[index], positions[index]
             alive = [alive[row] for row in kept]
-        logits = _forward(model, chosen, positions, rows)
+        logits = following(chosen, positions, rows.attend)
         rows.length += 1
         positions = positions + 1
     return ids
-
-
-def _forward(model: Any, ids: Tensor, positions: Tensor, rows: _Rows) -> Tensor:
-    """The logits [rows, vocabulary] that follow one new token of each row, given tokens and positions [rows].
-
-    Module by module as transformers' Qwen2.5-VL does it: for so few tokens most of the time would go into what its own
-    `forward` does in between.
-    """
-    text = model.model.language_model
-    hidden = text.embed_tokens(ids)
-    cos, sin = (part[0, :, None] for part in text.rotary_emb(hidden, positions.expand(3, 1, -1)))
-    half = cos.shape[-1] // 2
-    sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-    for number, layer in enumerate(text.layers):
-        attention = layer.self_attn
-        normed = layer.input_layernorm(hidden)
-        query, key, value = (
-            project(normed).unflatten(-1, (-1, 2 * half)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
-        both = torch.cat([query, key], dim=1)
-        both = torch.addcmul(both * cos, both.roll(half, -1), sin)
-        query, key = both.split([query.shape[1], key.shape[1]], dim=1)  # type: ignore[no-untyped-call]
-        seen = rows.attend(number, query, key, value, attention.scaling)
-        hidden = hidden + attention.o_proj(seen.flatten(1))
-        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    logits: Tensor = model.lm_head(text.norm(hidden))
-    return logits
 
 
 def _next_position(forest: Forest, path: tuple[int, ...]) -> int:
@@ -272,18 +247,25 @@ class _Level:
         self.slots = torch.tensor([slot for _, slot in places], device=self.device)
         # An empty slot holds a row of the same node, or row 0; what it computes is never read.
         filled = [rows + [rows[0] if rows else 0] * (self.most - len(rows)) for rows in below]
-        self.filled = torch.tensor([row for rows in filled for row in rows], device=self.device)
+        flat = [row for rows in filled for row in rows]
+        self.filled = torch.tensor(flat, device=self.device)
+        # The usual case: groups of one size, one after another.
+        self.ordered = flat == list(range(len(self.nodes)))
         self.complete = len(places) == len(self.nodes)
         self.ragged = bool(self.mask.any())
 
     def attend(self, layer: int, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """As the function `attend`, of queries [rows, kv heads, queries, dim]; a row without a node here has sums of -inf."""
         # [rows, kv heads, queries, dim] -> [nodes, kv heads, rows below x queries, dim], and back
-        shape = (-1, self.most, *query.shape[1:])
-        q = query[self.filled].view(shape).transpose(1, 2).flatten(2, 3)
+        q = query if self.ordered else query[self.filled]
+        q = q.view(-1, self.most, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
         out, sums = attend(q, self.keys[layer], self.values[layer], scale, self.mask if self.ragged else None)
-        out = out.unflatten(2, (self.most, -1)).transpose(1, 2).flatten(0, 1)[self.slots]  # type: ignore[no-untyped-call]
-        sums = sums.unflatten(2, (self.most, -1)).transpose(1, 2).flatten(0, 1)[self.slots]  # type: ignore[no-untyped-call]
+        out, sums = (
+            part.view(*part.shape[:2], self.most, -1, *part.shape[3:]).transpose(1, 2).flatten(0, 1) for part in (out, sums)
+        )
+        if self.ordered:
+            return out, sums
+        out, sums = out[self.slots], sums[self.slots]
         if self.complete:
             return out, sums
         none = sums.new_full(query.shape[:3], -torch.inf)

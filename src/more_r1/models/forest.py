@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from more_r1.models.attention import Blocks, Layout, Span
 from more_r1.models.processor import Encoder, Segment
@@ -103,15 +102,19 @@ def scored(
     """As `logprobs`, in one tensor [K]; and, if asked for, the entropy of what each token was drawn from, [K], in nats."""
     device = next(model.parameters()).device
     output = model(**forest.inputs(device, layout), logits_to_keep=forest.index.to(device))
-    logits = output.logits[0].float() / temperature
-    return -cross_entropy(logits, forest.targets.to(device), reduction="none"), entropy(logits) if entropies else None
+    return read(output.logits[0], forest.targets.to(device), temperature, entropies)
 
 
-@torch.no_grad()
-def entropy(logits: Tensor) -> Tensor:
-    """The entropy in nats [K] of the distributions that logits [K, vocabulary] give."""
-    logprobs = logits.log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
+def read(logits: Tensor, targets: Tensor, temperature: float, entropies: bool) -> tuple[Tensor, Tensor | None]:
+    """The log-probabilities of targets [K] by logits [K, vocabulary], in float32; if asked for, the entropies, detached."""
+    logits = logits.float()
+    # Logits are large: each pass over them counts.
+    logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
+    chosen = logprobs.gather(1, targets[:, None])[:, 0]
+    if not entropies:
+        return chosen, None
+    with torch.no_grad():
+        return chosen, -logprobs.exp().mul_(logprobs).sum(-1)
 
 
 @dataclass

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from more_r1.models.attention import Below, KeysAndValues, Span
-from more_r1.models.forest import Forest, entropy
+from more_r1.models.forest import Forest, read
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From the log-probabilities [n] of some completion tokens (float32, attached) and their places [n] among the forest's K
@@ -80,12 +79,12 @@ class _Walk:
         layout = Below([Span(start - first, end - first, min(stop, last) - first) for start, end, stop in nodes], above)
         at = ((self.index >= first) & (self.index < last)).nonzero()[:, 0]
         inputs = self.forest.inputs(self.device, layout, first, last)
-        logits = self.model(**inputs, logits_to_keep=self.index[at] - first).logits[0].float() / self.temperature
-        logprobs = -cross_entropy(logits, self.targets[at], reduction="none")
-        self.logprobs[at] = logprobs.detach()
-        if self.entropies is not None:
-            self.entropies[at] = entropy(logits)
+        logits = self.model(**inputs, logits_to_keep=self.index[at] - first).logits[0]
+        logprobs, entropies = read(logits, self.targets[at], self.temperature, self.entropies is not None)
         del logits
+        self.logprobs[at] = logprobs.detach()
+        if self.entropies is not None and entropies is not None:
+            self.entropies[at] = entropies
 
         roots: list[Tensor] = []
         gradients: list[Tensor | None] = []

@@ -91,11 +91,10 @@ class _Sampler:
         """As models.decode.Chooser has it."""
         scores = logits.float() / self.sampling.temperature
         norm = scores.logsumexp(-1, keepdim=True)
-        allowed = scores.clone()
-        allowed[:, self.banned] = -torch.inf
+        scores.index_fill_(1, torch.tensor(self.banned, device=scores.device), -torch.inf)
         # A row that has ended waits to be dropped: what it draws is not kept.
         numbers = [0.0 if row in self.finished else self.numbers[row][len(self.logprobs[row])] for row in rows]
-        tokens = _draw(allowed, self.sampling.top_p, torch.tensor(numbers, dtype=torch.float64, device=logits.device))
+        tokens = _draw(scores, self.sampling.top_p, torch.tensor(numbers, dtype=torch.float64, device=logits.device))
         logprobs = (scores.gather(1, tokens[:, None]) - norm)[:, 0].tolist()
         for row, logprob in zip(rows, logprobs, strict=True):
             if row not in self.finished:
