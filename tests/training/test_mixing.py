@@ -195,19 +195,24 @@ def test_pass_rates_decide_who_comes_first() -> None:
     easy, hard = split(measured, 0.5)
     mixing = mix(weighting="pass_rate")
     used = Counter(one.passed for one in order(easy, hard, 1, mixing, 0))
-    # Of the hard ones: (1 x 9 + 2 x 8 + 3 x 7 + 4 x 6) / (4 x 6) = 70 / 24 hundreds; as many weigh as much as the hardest.
-    assert sum(used[passed] for passed in range(4)) == sum(used[passed] for passed in range(4, 9)) == 292
-    assert used[0] < used[3] - 15 and used[8] < used[4] - 15
+    # Of the hard ones: (0 x 8 + 1 x 7 + 2 x 6 + 3 x 5) / (3 x 5) = 34 / 15 hundreds; as many weigh as much as the hardest.
+    assert sum(used[passed] for passed in range(4)) == sum(used[passed] for passed in range(4, 9)) == 227
+    assert used[0] == used[8] == 0 and used[1] < used[3] - 5 and used[7] < used[4] - 5
     # Summed over seeds, who is drawn first follows the weights.
-    first = Counter(one.passed for seed in range(40) for one in order(easy, hard[:30], 1, mixing, seed) if one.passed in (4, 8))
-    assert 1.8 < first[4] / first[8] < 4  # the weights are 25 and 9
+    first = Counter(one.passed for seed in range(40) for one in order(easy, hard[:30], 1, mixing, seed) if one.passed in (4, 7))
+    assert 1.6 < first[4] / first[7] < 3.2  # the weights are 16 and 7
+    # What always passes is drawn when nothing else is left, what always fails is not.
+    assert {one.passed for one in order([pair(1, NONE, 8, 8)], [pair(2, NONE, 0, 8), pair(3, NONE, 1, 8)], 1, mixing, 0)} == {
+        1,
+        8,
+    }
 
 
 def test_the_order_of_a_pool_does_not_decide_how_many_weighted_pairs_are_used() -> None:
-    """Four pairs of weight 5 and some of weight 8 are a half more than a whole number of the highest: where a plain sum of
+    """Two pairs of weight 3 and some of weight 4 are a half more than a whole number of the highest: where a plain sum of
     floats falls beside that depends on its order."""
     for solved in range(3, 20):
-        hard = [pair(number, NONE, int(number >= 4), 4) for number in range(4 + solved)]
+        hard = [pair(number, NONE, 1 + int(number >= 2), 4) for number in range(2 + solved)]
         assert order([], hard, 1, mix(weighting="pass_rate"), 0) == order([], hard[::-1], 1, mix(weighting="pass_rate"), 0)
 
 

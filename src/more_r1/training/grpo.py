@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from more_r1.formats.paths import replacing
 from more_r1.models.load import load_backbone
 from more_r1.models.lora import Lora, add_lora
+from more_r1.models.vision import frozen_copy
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 from more_r1.training.difficulty import measure
@@ -150,7 +150,7 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
         if recipe.freeze_vision:
             backbone.model.model.visual.requires_grad_(False)
         if recipe.beta > 0:
-            reference = deepcopy(backbone.model).requires_grad_(False)
+            reference = frozen_copy(backbone.model)
 
     by_key = {sample.key: sample for sample in train}
 

@@ -52,10 +52,13 @@ class Measured(BaseModel):
         """How much a group of rollouts can teach, p (1 - p): the variance of a reward that is earned with probability p.
 
         Sampling by it is Rutherford et al. 2024 (arXiv 2408.15099), for language models Foster et al. 2025 (arXiv 2502.12272).
-        p is known from a few answers only, so this is its mean over p ~ Beta(passed + 1, failed + 1): a pair that was never
-        solved in 8 answers keeps a third of the weight of one that half of them solved, and one answer alone tells nothing.
+        p is known from a few answers only; this is the unbiased estimate from them, the variance of the sample. It is 0 where
+        all answers agreed: such pairs are most of a pool, and few of their groups would teach anything. One answer alone tells
+        nothing, so that all are alike.
         """
-        return (self.passed + 1) * (self.asked - self.passed + 1) / ((self.asked + 2) * (self.asked + 3))
+        if self.asked == 1:
+            return 1.0
+        return self.passed * (self.asked - self.passed) / (self.asked * (self.asked - 1))
 
 
 class Difficulty(BaseModel):

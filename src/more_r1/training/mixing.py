@@ -40,7 +40,8 @@ class Mixing(Recipe):
     """
     weighting: Literal["none", "pass_rate"] = "none"
     """`pass_rate`: pairs are drawn by their `learnability`, so that those of the highest come first. Of the hard ones (`raw`:
-    of all) only as many are used as their learnability amounts to, in units of the highest. One answer tells no two apart."""
+    of all) only as many are used as their learnability amounts to, in units of the highest: none that failed each time. One
+    answer tells no two apart."""
     remeasure: bool = False
     """Ask the pool again after each epoch and split it anew, for the model has changed."""
 
@@ -93,6 +94,8 @@ def _used(pool: Sequence[Measured], mixing: Mixing, seed: str) -> list[Measured]
     if mixing.weighting == "none" or not pool:
         return list(pool)
     weights = [one.learnability for one in pool]
+    if not any(weights):
+        return []
     # fsum: a plain sum rounds by the order of the pool, which must not decide whether a half is reached.
     return _permuted(pool, mixing, seed)[: int(fsum(weights) / max(weights) + 0.5)]
 
@@ -100,13 +103,13 @@ def _used(pool: Sequence[Measured], mixing: Mixing, seed: str) -> list[Measured]
 def _permuted(pool: Sequence[Measured], mixing: Mixing, seed: str) -> list[Measured]:
     """A random order; weighted, as if drawn one after another by weight (Efraimidis and Spirakis 2006).
 
-    Each pair draws its own number, so pools that differ little are ordered almost alike.
+    Each pair draws its own number, so pools that differ little are ordered almost alike. Those of weight 0 come last.
     """
 
-    def waited(one: Measured) -> float:
+    def waited(one: Measured) -> tuple[bool, float]:
         """Until the first event, if events come at the rate of the weight."""
         weight = one.learnability if mixing.weighting == "pass_rate" else 1.0
-        return -log1p(-Random(f"{seed} {one.key}").random()) / weight
+        return weight == 0, -log1p(-Random(f"{seed} {one.key}").random()) / (weight or 1.0)
 
     return sorted(pool, key=waited)
 

@@ -23,6 +23,7 @@ from more_r1.models import recursive
 from more_r1.models.forest import Forest
 from more_r1.models.lora import without_lora
 from more_r1.models.sampling import Rollout, Sampling, rollout_seed, sample
+from more_r1.models.vision import remembered
 from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema
 from more_r1.training.examples import share
@@ -87,6 +88,10 @@ class GrpoUpdate:
 
     def __call__(self, trainer: Trainer, batch: Groups, rate: float) -> dict[str, Any]:
         """Train on the batch and say what is to be logged of it."""
+        with remembered(trainer.backbone.model):
+            return self._update(trainer, batch, rate)
+
+    def _update(self, trainer: Trainer, batch: Groups, rate: float) -> dict[str, Any]:
         backbone, recipe = trainer.backbone, self.recipe
         times = [time.perf_counter()]
         asked = share(batch.asked, trainer.accelerator)
