@@ -1,5 +1,5 @@
 # Two commands for a fresh clone; each sets up all that it needs in .venv (python3 with venv, and make, must be there).
-#   make demo   the shipped model at work, and a short training: at most 10 minutes on 2 cores after the install
+#   make demo   the shipped model at work, and both stages for a short while: at most 10 minutes on 2 cores after the install
 #   make test   linters, types, import order, tests: at most 10 minutes on 2 cores after the install
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +18,10 @@ demo: $(BIN)/.installed
 	$(BIN)/more-r1 sft recipes/demo-sft.yaml
 	$(BIN)/more-r1 evaluate --model $(DEMO)/sft/best --data $(DEMO)/data --split test --limit 40 --out $(DEMO)/sft
 	$(BIN)/more-r1 report $(DEMO)/sft
-	@echo "The reports: $(DEMO)/shipped/report.html (the shipped model), $(DEMO)/sft/report.html (the short training)"
+	$(BIN)/more-r1 difficulty recipes/demo-difficulty.yaml
+	$(BIN)/more-r1 grpo recipes/demo-grpo.yaml
+	$(BIN)/more-r1 report $(DEMO)/grpo
+	@echo "The reports: $(DEMO)/shipped/report.html (the shipped model), $(DEMO)/sft/report.html (a short stage 1), $(DEMO)/grpo/report.html (a short stage 2)"
 
 test: $(BIN)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
