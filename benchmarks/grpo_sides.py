@@ -6,7 +6,6 @@ import io
 import random
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 from more_r1.models.load import ATTENTIONS, Backbone, load_backbone, save_backbone
 from more_r1.models.processor import Encoder, ImageTextProcessor
 from more_r1.models.tiny import build_tiny
+from more_r1.models.vision import frozen_copy
 from more_r1.reasoning.prompt import Part, Picture, Prompt, PromptForm
 from more_r1.schema import Schema
 from more_r1.training.learner import Policy, Trainer
@@ -179,10 +179,10 @@ class Ours:
     def __init__(self, folder: str, told: UpdateRecipe) -> None:
         backbone = load_backbone(folder, device="cpu")
         backbone.model.model.visual.requires_grad_(False)
-        reference = deepcopy(backbone.model).requires_grad_(False)
+        reference = frozen_copy(backbone.model)
         accelerator = Accelerator(cpu=True)
         policy = Policy(backbone.model)
-        optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.0, weight_decay=0.0)
+        optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.0, weight_decay=0.0, fused=True)
         self.optimizer = accelerator.prepare(optimizer)
         self.trainer = Trainer(backbone, accelerator, accelerator.prepare(policy), self.optimizer, told.clip)
         self.update = GrpoUpdate(told, Schema.more(), reference)

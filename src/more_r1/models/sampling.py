@@ -89,13 +89,12 @@ class _Sampler:
 
     def choose(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
         """As models.decode.Chooser has it."""
-        scores = logits.float() / self.sampling.temperature
-        norm = scores.logsumexp(-1, keepdim=True)
+        scores = (logits.float() / self.sampling.temperature).log_softmax(-1)
         scores.index_fill_(1, torch.tensor(self.banned, device=scores.device), -torch.inf)
         # A row that has ended waits to be dropped: what it draws is not kept.
         numbers = [0.0 if row in self.finished else self.numbers[row][len(self.logprobs[row])] for row in rows]
         tokens = _draw(scores, self.sampling.top_p, torch.tensor(numbers, dtype=torch.float64, device=logits.device))
-        logprobs = (scores.gather(1, tokens[:, None]) - norm)[:, 0].tolist()
+        logprobs = scores.gather(1, tokens[:, None])[:, 0].tolist()
         for row, logprob in zip(rows, logprobs, strict=True):
             if row not in self.finished:
                 self.logprobs[row].append(logprob)

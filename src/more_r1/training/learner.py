@@ -188,7 +188,7 @@ def learn(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     policy = Policy(backbone.model)
-    optimizer = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas)
+    optimizer = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas, fused=True)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     trainer = Trainer(backbone, accelerator, policy, optimizer, recipe.clip)
     done = run.resume(accelerator)
