@@ -199,14 +199,12 @@ class Ours:
 class Theirs:
     """Stock TRL. Its training loop drives; `between` is called at the start and after each step, with the step's time."""
 
-    def __init__(self, folder: str, case: Case, batches: Sequence[Sequence[Question]], rows: int | None = None) -> None:
-        """`rows`: sequences of a forward and backward call; a group, if not given."""
+    def __init__(self, folder: str, case: Case, batches: Sequence[Sequence[Question]]) -> None:
         told = recipe(case)
         processor = ImageTextProcessor.from_pretrained(folder)
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         model.model.visual.requires_grad_(False)
         functions = rewards(Schema.more(), "steps", told.rewards)
-        rows = rows or case.group
         banned = [model.config.video_token_id, model.config.vision_start_token_id, model.config.vision_end_token_id]
         config = GRPOConfig(
             output_dir=f"{folder}-trl",
@@ -219,8 +217,8 @@ class Theirs:
             disable_tqdm=True,
             shuffle_dataset=False,
             max_steps=len(batches),
-            per_device_train_batch_size=rows,
-            gradient_accumulation_steps=case.pairs * case.group // rows,
+            per_device_train_batch_size=case.group,
+            gradient_accumulation_steps=case.pairs,
             num_generations=case.group,
             max_completion_length=case.completion,
             # As ours; the picture's token it bans by itself.

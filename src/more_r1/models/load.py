@@ -23,8 +23,8 @@ from more_r1.models.processor import Encoder, ImageTextProcessor
 from more_r1.reasoning.prompt import PromptForm
 
 FORM_FILE = "more_r1.json"
-# The models that come with the package: after stage 2, the one after stage 1 that it began from, and the base of both.
-SHIPPED = ("tiny", "tiny-sft", "tiny-base")
+# The models that come with the package: after stage 1, and the base that it began from.
+SHIPPED = ("tiny", "tiny-base")
 # Only the text model attends along a forest; the vision tower stays as it is.
 ATTENTIONS = {"": "sdpa", "text_config": ATTENTION, "vision_config": "sdpa"}
 
