@@ -16,7 +16,7 @@ STUDY = Path(__file__).parents[2] / "studies" / "mixing.py"
 
 @pytest.fixture
 def study(benchmark_dir: Path, tmp_path: Path) -> Any:
-    return runpy.run_path(str(STUDY))["Study"](benchmark_dir, tmp_path / "stage1", tmp_path / "mixing")
+    return runpy.run_path(str(STUDY))["Study"](benchmark_dir, tmp_path / "mixing")
 
 
 def _evaluated(study: Any, arm: str, seed: int, f1: float) -> None:
