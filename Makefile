@@ -8,7 +8,7 @@ DEMO := runs/demo
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-annotate test-serve lint clean
 
 demo: $(BIN)/.installed
 	test -d $(DEMO)/data || $(BIN)/more-r1 data synth $(DEMO)/data --documents 1335 --seed 7
@@ -26,6 +26,14 @@ demo: $(BIN)/.installed
 test: $(BIN)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
+# 500 pairs, an endpoint that misbehaves in every way, 20 kills: some minutes.
+test-annotate: $(BIN)/.installed-dev
+	MORE_R1_ANNOTATE_PAIRS=500 MORE_R1_ANNOTATE_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -s tests/experts/test_annotate.py -k kills
+
+# `more-r1 annotate` against a real server, `transformers serve` with the tiny model, which has a venv of its own (1 GB).
+test-serve: $(BIN)/.installed-dev .venv-serve/.installed
+	MORE_R1_SERVE=$(CURDIR)/.venv-serve/bin/transformers OMP_NUM_THREADS=1 $(BIN)/pytest -s tests/experts/test_serve.py
+
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +41,7 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-serve runs
 
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv
@@ -45,3 +53,8 @@ $(BIN)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(BIN)/.installed
+
+.venv-serve/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-serve
+	.venv-serve/bin/pip install --quiet --constraint constraints.txt 'transformers[serving]' torch pillow
+	touch $@

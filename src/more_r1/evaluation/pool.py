@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from more_r1.evaluation.metrics import PredictionError
+from more_r1.evaluation.settings import setting
 from more_r1.schema import NONE
 
 FIGURES = "difficulty.json"
@@ -60,7 +60,7 @@ def read_pool(run: Path, recipe: str | None) -> Pool | None:
 
     Relative paths of a recipe hold from here. Raises PredictionError for a difficulty.json that cannot be used.
     """
-    named = None if recipe is None else _named(recipe)
+    named = setting(recipe, "difficulty")
     for folder in (run, *([Path(named)] if named else [])):
         file = folder / FIGURES
         try:
@@ -69,18 +69,6 @@ def read_pool(run: Path, recipe: str | None) -> Pool | None:
         except OSError:  # a name that is too long, a folder that is closed to us
             continue
     return None
-
-
-def _named(recipe: str) -> str | None:
-    """The value of `difficulty` in a recipe. Nothing is constructed from the YAML: nested merges could fill the memory."""
-    try:
-        node = yaml.compose(recipe, yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError):
-        return None
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    values = [value.value for key, value in node.value if key.value == "difficulty" and isinstance(value, yaml.ScalarNode)]
-    return values[-1] if values else None
 
 
 def _pool(file: Path) -> Pool:

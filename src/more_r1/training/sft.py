@@ -6,7 +6,7 @@ With `form.reasoning: none` the completion is the gold label alone: the paper's 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from pydantic import Field, field_serializer
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from more_r1.formats.oracle import read_oracle
+from more_r1.formats.traces import Key, read_completions
 from more_r1.models.load import Backbone, load_backbone
 from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm
@@ -36,7 +36,8 @@ class SftRecipe(TrainingRecipe):
     data: Path
     """A directory in the MORE layout."""
     traces: Path | Literal["oracle"] = "oracle"
-    """JSONL of `img_id`, `object`, `span`, `completion`; `oracle` is the embedded benchmark's own, DATA/oracle/train.jsonl."""
+    """JSONL of `more-r1 annotate`, or any with `img_id`, `object`, `span`, `completion`; of records with a verdict, those that
+    are accepted and final. `oracle` is the embedded benchmark's own, DATA/oracle/train.jsonl."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Share of the training pairs that is drawn from every class; the rest is for stage 2."""
     draw_seed: int = 0
@@ -61,11 +62,11 @@ class SftRecipe(TrainingRecipe):
         return form.model_dump(mode="json", exclude_unset=True)
 
 
-def run_sft(recipe: SftRecipe) -> Learned:
+def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | None = None) -> Learned:
     """Fine-tune `recipe.model`; the best model by validation F1 is `best/` in the run folder, the last one `final/`.
 
-    A finished run is left as it is, an unfinished one is gone on with. Raises RecipeError where the folder holds another run
-    and where data or traces are not fit for it.
+    With `also`, what it makes of each example and the form is learnt, too. A finished run is left as it is, an unfinished one
+    is gone on with. Raises RecipeError where the folder holds another run and where data or traces are not fit for it.
     """
     console = Console(quiet=not launched().is_main_process)
     run = Run(recipe, recipe.out)
@@ -85,6 +86,8 @@ def run_sft(recipe: SftRecipe) -> Learned:
     pairs = sum(map(len, documents))
     if not pairs:
         raise RecipeError(f"{_traces(recipe)}: no usable trace for any of the {len(drawn)} pairs that were drawn")
+    if also is not None:
+        documents = [[*examples, *(also(example, backbone.form) for example in examples)] for examples in documents]
     batches = Epochs(documents, recipe.epochs, recipe.batch_pairs, recipe.seed)
     without = f", {len(drawn) - pairs} more have no usable trace" if pairs < len(drawn) else ""
     console.print(f"{pairs} of {len(train)} pairs, {len(documents)} documents{without}; {len(batches)} steps", soft_wrap=True)
@@ -135,9 +138,9 @@ def _traces(recipe: SftRecipe) -> Path:
     return recipe.data / "oracle" / "train.jsonl" if recipe.traces == "oracle" else recipe.traces
 
 
-def _read_traces(path: Path) -> dict[tuple[str, str, tuple[int, int]], str]:
-    """Completions by document, object and span."""
+def _read_traces(path: Path) -> dict[Key, str]:
+    """Accepted completions by pair."""
     try:
-        return {(fact.img_id, fact.object, fact.span): fact.completion or "" for fact in read_oracle(path)}
+        return read_completions(path)
     except OSError as error:
         raise RecipeError(f"traces={path}: cannot be read ({error.strerror}); give a JSONL file of traces") from error

@@ -1,0 +1,312 @@
+"""An expert behind OpenAI's Batch API: what is pending goes up in files, is answered within a day, and comes back in files.
+
+OUT/batches.jsonl has a line before a batch is made, one with its id, and one once its answers are recorded. A run that was
+killed in between finds its batches by their ids or, where not even the id came through, by the name in their metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import openai
+from openai.types import Batch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from more_r1.experts.desk import Desk, Request
+from more_r1.experts.journal import Call, Lines
+from more_r1.experts.keys import read_key, scrub
+from more_r1.experts.money import STOPPED, Budget, BudgetError
+from more_r1.experts.question import ask_parts, fingerprint
+from more_r1.experts.reply import Answer, ExpertError, Reply, UnreadableError, read_answer
+from more_r1.experts.settings import OpenAI
+from more_r1.experts.transport import DeclinedError, FailedError, declined, explain, open_client, retrying
+from more_r1.formats.fault import Place
+from more_r1.reasoning.prompt import Part
+
+T = TypeVar("T")
+BATCHES = "batches.jsonl"
+# OpenAI's limits of one batch: 50,000 requests, 200 MB.
+MOST_REQUESTS, MOST_FILE = 50_000, 190 * 10**6
+# Of the answers of a batch, and of the time that a transfer may take.
+_MOST_BYTES, _SECONDS = 2**30, 3600.0
+_ENDED = ("completed", "failed", "expired", "cancelled")
+# A batch may have been made where the clocks disagree.
+_A_DAY = 86400
+
+
+class _Sent(BaseModel):
+    """A call in a batch; its place in the list is its `custom_id`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    img_id: str
+    object: str
+    span: tuple[int, int]
+    attempt: int
+    fingerprint: str
+
+    @property
+    def call(self) -> Call:
+        return (self.img_id, self.object, self.span), self.attempt
+
+
+class _State(BaseModel):
+    """A line of batches.jsonl: what was planned, then its id, then that it is over."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    time: float
+    calls: tuple[_Sent, ...] = ()
+    id: str | None = None
+    over: bool = False
+
+
+class _Response(BaseModel):
+    status_code: int
+    body: Any = None
+
+
+class _Line(BaseModel):
+    """A line of a file of answers."""
+
+    custom_id: str
+    response: _Response | None = None
+
+
+def ask_in_batches(settings: OpenAI, desk: Desk, budget: Budget) -> None:
+    """Settle all that is pending, the batches of a killed run first, in as many rounds as it takes.
+
+    Raises ExpertError where the endpoint refuses a batch, cannot be reached, or answers nothing of a batch.
+    """
+    batches = _Batches(settings, desk, budget)
+    try:
+        batches.collect()
+        while not desk.figures.stopped and (pending := desk.pending()):
+            batches.submit(pending)
+            batches.collect()
+    finally:
+        batches.close()
+
+
+class _Batches:
+    """The batches of a folder that are not over."""
+
+    def __init__(self, settings: OpenAI, desk: Desk, budget: Budget) -> None:
+        self._settings, self._desk, self._budget = settings, desk, budget
+        self._key = read_key(settings.key_env)
+        self._client = open_client(settings, self._key, _MOST_BYTES, _SECONDS)
+        self._lines = Lines(desk.journal.folder / BATCHES)
+        self._open = _read(desk.journal.folder / BATCHES)
+        # What may have been charged for calls that must be made again, and what is set aside for those in batches.
+        self._before = dict(desk.journal.lost)
+        sent = {one.call for state in self._open.values() for one in state.calls}
+        self._reserved = {call: self._before.pop(call) for call in list(self._before) if call in sent}
+
+    def close(self) -> None:
+        """No batch can be made any more."""
+        self._lines.close()
+
+    def submit(self, pending: Sequence[Request]) -> None:
+        """Make batches of as many calls as the budget allows."""
+        settings = self._settings
+        with tempfile.TemporaryFile() as file:
+            calls: list[_Sent] = []
+            for request in pending:
+                parts = self._parts(request)
+                body, estimate = settings.body(parts), settings.estimate(parts)
+                line = {"custom_id": str(len(calls)), "method": "POST", "url": "/v1/chat/completions", "body": body}
+                raw = json.dumps(line).encode() + b"\n"
+                if len(calls) >= MOST_REQUESTS or (calls and file.tell() + len(raw) > MOST_FILE):
+                    self._make(file, calls)
+                    calls = []
+                    raw = json.dumps(line | {"custom_id": "0"}).encode() + b"\n"
+                try:
+                    before = self._before.get(request.call, 0.0)
+                    self._reserved[request.call] = self._budget.reserve(request, estimate, before, wait=False)
+                except BudgetError:
+                    # What is made first may cost less than it could, and leave enough for more.
+                    if not self._open and not calls:
+                        self._desk.figures.stopped = STOPPED
+                    break
+                file.write(raw)
+                (image, object, span), attempt = request.call
+                calls.append(_Sent(img_id=image, object=object, span=span, attempt=attempt, fingerprint=fingerprint(body)))
+            if calls:
+                self._make(file, calls)
+
+    def collect(self) -> None:
+        """Wait for every batch that is open and record its answers."""
+        for state in list(self._open.values()):
+            found = state.id or self._again(state)
+            if found is None:  # a kill came before it was made
+                self._end(state)
+                continue
+            batch = self._wait(found)
+            before = self._desk.figures.calls.total()
+            for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+                self._record(state, file)
+            left = self._end(state)
+            if left and self._desk.figures.calls.total() == before:
+                said = "; ".join(error.message or "" for error in (batch.errors and batch.errors.data) or [])
+                what = f"batch {batch.id} is {batch.status} and has no answers ({said[:300] or 'no reason given'})"
+                raise ExpertError(scrub(f"{self._settings.base_url}: {what}; run again to make a new one", self._key))
+
+    def _make(self, file: IO[bytes], calls: list[_Sent]) -> None:
+        """Upload what was written to `file`, make a batch of it, and empty the file."""
+        state = _State(name=secrets.token_hex(8), time=time.time(), calls=tuple(calls))
+        self._note(state)
+        file.seek(0)
+        content = file.read()
+        file.seek(0)
+        file.truncate()
+        uploaded = self._try(lambda: self._client.files.create(file=(f"{state.name}.jsonl", content), purpose="batch"))
+        tried = False
+
+        def create() -> str:
+            nonlocal tried
+            # A request that failed may have made the batch all the same, and nobody wants to pay for two.
+            found = self._find(state) if tried else None
+            tried = True
+            if found is not None:
+                return found
+            batch = self._client.batches.create(
+                input_file_id=uploaded.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={"more_r1": state.name},
+            )
+            return batch.id
+
+        self._note(state.model_copy(update={"id": self._try(create)}))
+
+    def _again(self, state: _State) -> str | None:
+        return self._try(lambda: self._find(state))
+
+    def _find(self, state: _State) -> str | None:
+        """The id of the batch that has this name; None if there is none."""
+        for batch in self._client.batches.list(limit=100):  # the newest first, page after page
+            if (batch.metadata or {}).get("more_r1") == state.name:
+                return batch.id
+            if batch.created_at < state.time - _A_DAY:
+                break
+        return None
+
+    def _wait(self, id: str) -> Batch:
+        figures = self._desk.figures
+        while True:
+            batch = self._try(lambda: self._client.batches.retrieve(id))
+            if batch.status in _ENDED:
+                figures.waiting = ""
+                return batch
+            counts = batch.request_counts
+            figures.waiting = f"batch {id[:40]} {batch.status}" + (f", {counts.completed} of {counts.total}" if counts else "")
+            self._desk.tell()
+            time.sleep(self._settings.poll)
+
+    def _record(self, state: _State, file: str) -> None:
+        """Record the answers of a file, but for those that an earlier run has recorded."""
+        waiting = {request.call: request for request in self._desk.pending()}
+        sent = {str(number): one for number, one in enumerate(state.calls)}
+        for line in _answers(self._try(lambda: self._client.files.content(file).content)):
+            one = sent.get(line.custom_id)
+            request = None if one is None else waiting.pop(one.call, None)
+            answer = _answer(line)
+            if one is None or request is None or answer is None:
+                continue
+            bill, reserved = 0.0, self._reserved.pop(request.call, 0.0)
+            if line.response is not None and line.response.status_code == 200:
+                bill = reserved
+                if answer.tokens_in is not None and answer.tokens_out is not None:
+                    bill = self._settings.cost(answer.tokens_in, answer.tokens_out) or 0.0
+            self._budget.settle(reserved, bill)
+            reply = Reply(
+                expert=self._settings.model,
+                fingerprint=one.fingerprint,
+                completion=scrub(answer.completion, self._key),
+                verdict=answer.verdict,
+                reason=scrub(answer.reason, self._key),
+                tokens_in=answer.tokens_in,
+                tokens_out=answer.tokens_out,
+                cost=None if self._settings.price_in is None else self._before.pop(request.call, 0.0) + bill,
+            )
+            self._desk.settle(request, reply)
+
+    def _end(self, state: _State) -> int:
+        """Close a batch; how many of its calls have no record: they cost nothing and will be made again."""
+        pending = {request.call for request in self._desk.pending()}
+        left = [one.call for one in state.calls if one.call in pending]
+        for call in left:
+            self._desk.journal.sending(call, self._before.get(call, 0.0))
+            self._budget.settle(self._reserved.pop(call, 0.0), 0.0)
+        self._note(state.model_copy(update={"over": True}))
+        return len(left)
+
+    def _note(self, state: _State) -> None:
+        self._lines.append(state.model_dump(exclude={"calls"} if state.id or state.over else set()))
+        if state.over:
+            self._open.pop(state.name, None)
+        else:
+            self._open[state.name] = state
+
+    def _try(self, call: Callable[[], T]) -> T:
+        """Make a request as often as it takes. Raises ExpertError."""
+
+        def once() -> T:
+            try:
+                return call()
+            except openai.OpenAIError as error:
+                explain(error, self._settings, self._key)
+
+        try:
+            return retrying(self._settings, threading.Event())(once)
+        except (FailedError, DeclinedError) as error:
+            mend = "run again: what is done stays done, and batches that were made are found again"
+            raise ExpertError(f"{self._settings.base_url}: {error}; {mend}") from None
+
+    def _parts(self, request: Request) -> tuple[Part, ...]:
+        settings = self._settings
+        return ask_parts(request.sample, self._desk.schema, settings.whole_pixels, settings.crop_pixels, request.reason)
+
+
+def _answer(line: _Line) -> Answer | None:
+    """What a line says; None where the request was never answered, so that it is made again."""
+    response = line.response
+    if response is None:
+        return None
+    raw = json.dumps(response.body).encode()
+    if response.status_code != 200:
+        return declined(raw.decode(), f"status {response.status_code}: {raw.decode()[:300]}")
+    try:
+        return read_answer(raw)
+    except UnreadableError as error:
+        return Answer(verdict="error", reason=str(error))
+
+
+def _answers(raw: bytes) -> Iterator[_Line]:
+    """The lines of a file of answers; what is none is passed over, and so made again."""
+    for line in raw.splitlines():
+        try:
+            yield _Line.model_validate_json(line)
+        except ValidationError:
+            continue
+
+
+def _read(path: Path) -> dict[str, _State]:
+    """The batches that are not over, by name. Raises FormatError."""
+    states: dict[str, _State] = {}
+    for number, raw in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            line = _State.model_validate_json(raw)
+        except ValidationError:
+            Place(str(path), number).refuse("malformed line", "look up the batch with the provider, then delete the line")
+        known = states.get(line.name)
+        states[line.name] = line if known is None else known.model_copy(update={"id": line.id or known.id, "over": line.over})
+    return {name: state for name, state in states.items() if not state.over}
