@@ -160,6 +160,7 @@ class Study:
         """Mean and deviation over the seeds that are there, in percent, as Markdown; gains are over the arm's own stage 1."""
         lines: list[str] = []
         for split in SPLITS:
+            headed = False
             for arm in arms:
                 done = [seed for seed in seeds if (self.folder(arm, seed) / split / "metrics.json").is_file()]
                 if not done:
@@ -168,7 +169,8 @@ class Study:
                 before = began(arm)
                 for row, seed in zip(rows, done, strict=True):
                     row["gain in F1"] = row["f1"] - self.figures(before, seed, split)["f1"]
-                if not lines or split not in lines[0]:
+                if not headed:
+                    headed = True
                     lines = [*lines, "", f"| {split} | seeds | {' | '.join(rows[0])} |", f"|---|---|{'---|' * len(rows[0])}"]
                 cells = [_mean([100 * row[name] for row in rows]) if name in rows[0] else "" for name in rows[0]]
                 lines.append(f"| {arm} | {len(done)} | {' | '.join(cells)} |")

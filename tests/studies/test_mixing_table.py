@@ -45,6 +45,7 @@ def test_means_deviations_and_gains_over_the_seeds_that_are_there(study: Any) ->
             _evaluated(study, "progressive", seed, after)
     table = study.table(["stage 1 only", "raw", "progressive"], [0, 1, 2])
     assert "| raw |" not in table
+    assert table.count("| seeds |") == 1
     first, row = _row(table, "stage 1 only"), _row(table, "progressive")
     assert (first["seeds"], row["seeds"]) == ("3", "2")
     assert first["f1"] == "54.0 ± 5.3"

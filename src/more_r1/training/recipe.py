@@ -89,8 +89,8 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     if faults[0]["type"] != "extra_forbidden":
         given = faults[0]["input"]
         value = "" if isinstance(given, dict | list) else f" (given: {given!r})"
-        place = f"{key}: " if key else ""  # a fault of the recipe as a whole has no key
-        return f"{place}{faults[0]['msg'].removeprefix('Value error, ')}{value}"
+        named = f"{key}: " if key else ""  # a fault of the recipe as a whole has no key
+        return f"{named}{faults[0]['msg'].removeprefix('Value error, ')}{value}"
     *place, last = (part for part in faults[0]["loc"] if isinstance(part, str))
     known = list(_keys(model))
     # A right key at a wrong depth is as near as a misspelt one at the right depth.
