@@ -44,6 +44,32 @@ def test_an_own_schema_is_read_in_its_order(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(schema)) == schema == Schema.model_validate_json(schema.model_dump_json())
 
 
+def test_rules_are_read_and_an_inverse_holds_both_ways() -> None:
+    schema = Schema.parse(
+        """
+relations:
+  /per/org/heads: {meaning: ' leads ', inverse: /org/per/headed_by, at_most_one: true}
+  /org/per/headed_by: is led by
+  /per/per/alternate_names: {meaning: is, symmetric: yes}
+  /per/per/knows: knows
+"""
+    )
+    heads, headed, same, knows = schema.relations
+    assert heads == Relation(label="/per/org/heads", meaning="leads", inverse="/org/per/headed_by", at_most_one=True)
+    assert headed == Relation(label="/org/per/headed_by", meaning="is led by", inverse="/per/org/heads")
+    assert same == Relation(label="/per/per/alternate_names", meaning="is", symmetric=True) and same.same and not knows.same
+    assert Schema.model_validate_json(schema.model_dump_json()) == schema
+
+
+def test_the_rules_of_more_are_those_that_its_meanings_have() -> None:
+    relations = Schema.more().relations
+    names = ("opponent", "partner", "relatives", "alternate_names")
+    both_ways = [*(f"/per/per/{name}" for name in names), "/org/org/alternate_names", "/loc/loc/contain"]
+    assert [relation.label for relation in relations if relation.symmetric] == both_ways
+    assert [relation.label for relation in relations if relation.at_most_one] == ["/per/per/alternate_names"]
+    assert all(relation.inverse is None for relation in relations)
+
+
 @pytest.mark.parametrize(
     ("yaml", "fault"),
     [
@@ -72,6 +98,33 @@ def test_an_own_schema_is_read_in_its_order(tmp_path: Path) -> None:
         ('relations: {/per/per/friend: "a\\Lb"}', "/per/per/friend: give its meaning"),
         ("relations: {/per/per/friend: [x]}", "/per/per/friend: give its meaning"),
         ("relations: {/per/per/friend: 2024-13-45}", "month must be in 1..12"),
+        ("relations: {/per/per/friend: {}}", "/per/per/friend: give its meaning"),
+        ("relations: {/per/per/friend: {symmetric: true}}", "/per/per/friend: give its meaning"),
+        (
+            "relations: {/per/per/friend: {meaning: x, meanings: y}}",
+            "/per/per/friend: unknown key 'meanings'; the keys are meaning",
+        ),
+        ("relations: {/per/per/friend: {meaning: x, '': y}}", "/per/per/friend: unknown key ''"),
+        ("relations: {/per/per/friend: {meaning: x, meaning: y}}", "'meaning' is there twice"),
+        ("relations: {/per/per/friend: {meaning: x, symmetric: 1}}", "/per/per/friend: symmetric is 1; give true or false"),
+        ("relations: {/per/per/friend: {meaning: x, at_most_one: often}}", "at_most_one is 'often'; give true or false"),
+        ("relations: {/per/org/fan: {meaning: x, symmetric: true}}", "/per/org/fan: symmetric, but its two types differ"),
+        ("relations: {/per/per/parent: {meaning: x, inverse: 3}}", "/per/per/parent: inverse is 3; give a label"),
+        ("relations: {/per/per/parent: {meaning: x, inverse: /per/per/child}}", "'/per/per/child' is no label of this schema"),
+        ("relations: {/per/per/friend: {meaning: x, inverse: /per/per/friend}}", "write `symmetric: true` alone"),
+        (
+            "relations: {/per/per/a: {meaning: x, inverse: /per/per/b, symmetric: true}, /per/per/b: y}",
+            "`symmetric: true` alone",
+        ),
+        (
+            "relations: {/per/per/a: {meaning: x, inverse: /per/per/b}, /per/per/b: {meaning: y, symmetric: true}}",
+            "own inverse",
+        ),
+        ("relations: {/per/org/a: {meaning: x, inverse: /per/org/b}, /per/org/b: y}", "its inverse /per/org/b do not mirror"),
+        (
+            "relations: {/per/per/a: &x {meaning: x, inverse: /per/per/c}, /per/per/b: *x, /per/per/c: z}",
+            "/per/per/c: both /per/per/a and /per/per/b are its inverse; keep one of them",
+        ),
         ("relations: {[a, b]: x}", "unhashable key"),
         ("relations: !!map [a]", "expected a mapping node"),
         ("relations: !!map text", "expected a mapping node"),

@@ -7,6 +7,7 @@ order of its ids, `none` being 0.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,8 +17,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 NONE = "none"
+# The name, whatever the types, of the relation that says that what is seen *is* what is named.
+SAME = "alternate_names"
 TYPES = ("per", "org", "loc", "misc")
 _LABEL = re.compile(r"/([a-z]+)/([a-z]+)/([a-z][a-z0-9_]*)")
+_KEYS = ("meaning", "symmetric", "inverse", "at_most_one")
 
 
 class SchemaError(ValueError):
@@ -25,12 +29,19 @@ class SchemaError(ValueError):
 
 
 class Relation(BaseModel):
-    """One label and what it means, in one line."""
+    """One label and what it means, in one line; and, for the joint reading of a document (reasoning/joint.py), its rules."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
     meaning: str
+    symmetric: bool = False
+    """If A has it to B, B has it to A."""
+    inverse: str | None = None
+    """The label that B has to A where A has this one to B; never both ways at once, in contrast to `symmetric`."""
+    at_most_one: bool = False
+    """In one document an object has it to at most one name, and a name has it from at most one object; mentions of the same
+    words are one name."""
 
     @property
     def object_type(self) -> str:
@@ -39,6 +50,18 @@ class Relation(BaseModel):
     @property
     def entity_type(self) -> str:
         return self.label.split("/")[2]
+
+    @property
+    def rules(self) -> str:
+        """The rules in brackets, to follow the meaning; empty where there are none."""
+        inverse = [] if self.inverse is None else [f"the inverse of {self.inverse}"]
+        said = [*["holds both ways"] * self.symmetric, *inverse, *["at most one"] * self.at_most_one]
+        return f" ({'; '.join(said)})" if said else ""
+
+    @property
+    def same(self) -> bool:
+        """Whether it says that the object is the entity."""
+        return self.label.split("/")[3] == SAME
 
 
 class Schema(BaseModel):
@@ -68,9 +91,11 @@ class Schema(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Schema:
-        """Read a schema from YAML: `relations:` followed by `label: one-line meaning` entries.
+        """Read a schema from YAML: `relations:` followed by `label: one-line meaning` entries, or
+        `label: {meaning: one-line meaning, symmetric: true, inverse: LABEL, at_most_one: true}` with the rules that hold.
 
-        Raises SchemaError for what is not such a mapping, malformed labels, unknown types and double labels.
+        An inverse need be named on one side only. Raises SchemaError for what is not such a mapping, malformed labels, unknown
+        types and keys, double labels, an inverse that is no label, and rules that contradict each other or the types.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -88,7 +113,7 @@ class Schema(BaseModel):
         entries = data.get("relations") if isinstance(data, dict) else None
         if not isinstance(entries, dict) or not entries:
             raise SchemaError(f"{source}: expected `relations:` with one `label: meaning` a line")
-        return cls(relations=tuple(_relation(label, meaning, source) for label, meaning in entries.items()))
+        return cls(relations=_with_inverses([_relation(label, entry, source) for label, entry in entries.items()], source))
 
 
 class _LabelOnceLoader(yaml.SafeLoader):
@@ -103,7 +128,7 @@ class _LabelOnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _relation(label: object, meaning: object, source: str) -> Relation:
+def _relation(label: object, entry: object, source: str) -> Relation:
     match = _LABEL.fullmatch(label) if isinstance(label, str) else None
     if match is None:
         hint = "`none` is part of every schema; leave it out" if label == NONE else "write /object_type/entity_type/name"
@@ -111,9 +136,41 @@ def _relation(label: object, meaning: object, source: str) -> Relation:
     for name in match.groups()[:2]:
         if name not in TYPES:
             raise SchemaError(f"{source}: {label}: unknown type {name!r}; the types are {', '.join(TYPES)}")
+    fields = entry if isinstance(entry, dict) else {"meaning": entry}
+    if unknown := [key for key in fields if key not in _KEYS]:
+        raise SchemaError(f"{source}: {label}: unknown key {unknown[0]!r}; the keys are {', '.join(_KEYS)}")
+    meaning, inverse = fields.get("meaning"), fields.get("inverse")
     if not isinstance(meaning, str) or len(meaning.strip().splitlines()) != 1:
         raise SchemaError(f"{source}: {label}: give its meaning in one line of text")
-    return Relation(label=str(label), meaning=meaning.strip())
+    for key in ("symmetric", "at_most_one"):
+        if not isinstance(fields.get(key, False), bool):
+            raise SchemaError(f"{source}: {label}: {key} is {fields[key]!r}; give true or false")
+    if inverse is not None and not isinstance(inverse, str):
+        raise SchemaError(f"{source}: {label}: inverse is {inverse!r}; give a label of this schema")
+    return Relation.model_validate({**fields, "label": label, "meaning": meaning.strip()})
+
+
+def _with_inverses(relations: Sequence[Relation], source: str) -> tuple[Relation, ...]:
+    """The same, each inverse told to the other side, too."""
+    known = {relation.label: relation for relation in relations}
+    inverses: dict[str, str] = {}
+    for relation in relations:
+        label, inverse = relation.label, relation.inverse
+        if relation.symmetric and relation.object_type != relation.entity_type:
+            raise SchemaError(f"{source}: {label}: symmetric, but its two types differ; name an inverse instead")
+        if inverse is None:
+            continue
+        if inverse not in known:
+            raise SchemaError(f"{source}: {label}: the inverse {inverse!r} is no label of this schema; add it or leave it out")
+        other = known[inverse]
+        if inverse == label or relation.symmetric or other.symmetric:
+            raise SchemaError(f"{source}: {label}: a symmetric relation is its own inverse; write `symmetric: true` alone")
+        if (other.object_type, other.entity_type) != (relation.entity_type, relation.object_type):
+            raise SchemaError(f"{source}: {label}: the types of its inverse {inverse} do not mirror its own; turn them round")
+        for one, two in ((label, inverse), (inverse, label)):
+            if inverses.setdefault(one, two) != two:
+                raise SchemaError(f"{source}: {one}: both {inverses[one]} and {two} are its inverse; keep one of them")
+    return tuple(relation.model_copy(update={"inverse": inverses.get(relation.label)}) for relation in relations)
 
 
 @cache

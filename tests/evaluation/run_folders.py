@@ -6,11 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
 
 from more_r1.evaluation.report import write_report
 from more_r1.reasoning.trace import Trace
 
+LABEL = "/per/org/member_of"
 STEPS = ("seen", "said", "who", "a (per) and an (org)", "/per/org/member_of or none", "so")
 HOSTILE = '</script><img src=x onerror="window.pwned=1"><!-- {{ 7*7 }} & \' \u2028 \u2029 \ud800'
 
@@ -44,6 +46,31 @@ def draw(run: Path, *numbers: int) -> None:
     (run / "img").mkdir()
     for number in numbers:
         Image.new("RGB", (800, 400), (40 * number % 255, 90, 150)).save(run / "img" / f"d{number}.png")
+
+
+def call(number: int, verdict: str = "accepted", final: bool = True, label: str = LABEL, **more: Any) -> dict[str, Any]:
+    """A line of traces.jsonl about pair `number`."""
+    return {
+        "img_id": f"d{number // 2}.png",
+        "object": f"per_{number}",
+        "span": [0, 1],
+        "label": label,
+        "expert": "gpt",
+        "fingerprint": "0" * 64,
+        "attempt": 1,
+        "completion": Trace(STEPS, label).render(),
+        "verdict": verdict,
+        "reason": "" if verdict == "accepted" else f"{verdict} it is",
+        "final": final,
+    } | more
+
+
+def annotated(run: Path, calls: list[dict[str, Any]], data: Path | None = None) -> Path:
+    run.mkdir(exist_ok=True)
+    (run / "traces.jsonl").write_text("".join(json.dumps(line) + "\n" for line in calls))
+    if data is not None:
+        (run / "recipe.yaml").write_text(yaml.safe_dump({"out": str(run), "data": str(data), "share": 0.25, "draw_seed": 0}))
+    return run
 
 
 class Page(HTMLParser):

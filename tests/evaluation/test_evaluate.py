@@ -12,6 +12,7 @@ from more_r1.evaluation.evaluate import EvaluationError, evaluate
 from more_r1.formats import load_documents
 from more_r1.models import predict as predict_module
 from more_r1.models.load import Backbone
+from more_r1.models.predict import PLAIN
 from more_r1.schema import Schema
 
 SCHEMA = Schema.more()
@@ -49,11 +50,11 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
 
     calls = []
 
-    def killing(*arguments: object) -> list[str]:
+    def killing(*arguments: object, **more: object) -> list[str]:
         calls.append(arguments)
         if len(calls) == 3:
             raise KilledError
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments, **more)  # type: ignore[arg-type]
 
     real = predict_module.generate
     monkeypatch.setattr(predict_module, "generate", killing)
@@ -71,11 +72,11 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
 
 def test_another_question_does_not_go_on_from_old_answers(random_tiny: Backbone, benchmark_dir: Path, tmp_path: Path) -> None:
     documents = load_documents(benchmark_dir, "test")
-    key = module._fingerprint(random_tiny, documents, SCHEMA, 4)
+    key = module._fingerprint(random_tiny, documents, SCHEMA, 4, PLAIN)
     (tmp_path / "predictions.part").write_text(module._header("another") + "\nnonsense\n", encoding="utf-8")
     assert evaluate(random_tiny, documents, SCHEMA, tmp_path, max_new_tokens=4).pairs > 0
-    assert key != module._fingerprint(random_tiny, documents, SCHEMA, 5)
-    assert key != module._fingerprint(random_tiny, documents[:-1], SCHEMA, 4)
+    assert key != module._fingerprint(random_tiny, documents, SCHEMA, 5, PLAIN)
+    assert key != module._fingerprint(random_tiny, documents[:-1], SCHEMA, 4, PLAIN)
 
 
 def test_no_pairs_is_an_error(random_tiny: Backbone, tmp_path: Path) -> None:

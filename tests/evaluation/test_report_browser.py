@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from run_folders import HOSTILE as ANY_HOSTILE
-from run_folders import STEPS, draw, record, write
+from run_folders import STEPS, annotated, call, draw, record, write
 
 from more_r1.evaluation.report import write_report
+from more_r1.formats.more import read_more
+from more_r1.reasoning.trace import Trace
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if CHROMIUM is None or DRIVER is None:
@@ -168,3 +170,74 @@ def test_it_fits_a_phone_in_both_schemes(page: WebDriver, scheme: str) -> None:
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.fixture
+def traced(browser: WebDriver, benchmark_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> WebDriver:
+    """A page of traces: of a pair of the data that was accepted on its second call, and of a hostile one."""
+    document = read_more(benchmark_dir, "train")[0]
+    one = document.pairs[0]
+    span = document.entity(one.entity).span
+    own = {"img_id": document.id, "object": one.object, "span": [span.start, span.end]}
+    strange = dict.fromkeys(("img_id", "object", "label", "expert", "verdict", "reason", "completion"), HOSTILE)
+    calls = [
+        call(
+            0, "answer", False, **own, reason="the answer is none, which is not right", completion=Trace(STEPS, "none").render()
+        ),
+        call(0, **own, attempt=2, tokens_in=1234, tokens_out=56, cost=0.01234),
+        call(1, **strange),
+        call(2, "form", False, label=OTHER, completion="<think> Step 1: no"),
+    ]
+    run = annotated(tmp_path_factory.mktemp("traced") / "run", calls, benchmark_dir)
+    browser.get_log("browser")
+    browser.get(write_report(run).as_uri())
+    return browser
+
+
+def test_calls_about_a_pair_are_shown_in_order(traced: WebDriver, benchmark_dir: Path) -> None:
+    choose(traced, "accepted")
+    assert len(entries(traced)) == 1
+    calls = [section.text.splitlines() for section in traced.find_elements(By.CSS_SELECTOR, "#calls .call")]
+    assert [lines[:1] for lines in calls] == [["Attempt 1 answer"], ["Attempt 2 accepted"]]
+    assert "the answer is none, which is not right" in calls[0] and "none" in calls[0]
+    assert "1,234 sent, 56 written" in calls[1] and "0.0123" in calls[1]
+    assert [step.text for step in traced.find_elements(By.CSS_SELECTOR, "#calls .call:last-child .steps li")] == list(STEPS)
+    document = read_more(benchmark_dir, "train")[0]
+    assert traced.find_element(By.CSS_SELECTOR, "mark").text == document.name(document.entity(document.pairs[0].entity))
+    frame, box = (traced.find_element(By.CSS_SELECTOR, name).rect for name in (".frame img", ".frame .box"))
+    left, top, right, bottom = document.object(document.pairs[0].object).box.corners
+    assert (box["x"] - frame["x"]) / frame["width"] == pytest.approx(left, abs=0.02)
+    assert (box["y"] - frame["y"]) / frame["height"] == pytest.approx(top, abs=0.02)
+    assert (box["width"] / frame["width"], box["height"] / frame["height"]) == pytest.approx(
+        (right - left, bottom - top), abs=0.02
+    )
+
+
+def test_traces_are_filtered_by_outcome_verdict_and_label(traced: WebDriver) -> None:
+    assert len(entries(traced)) == 3
+    choose(traced, "rejected")
+    assert len(entries(traced)) == 1 and HOSTILE.split()[0] in entries(traced)[0]
+    choose(traced, "open")
+    assert "form" in entries(traced)[0] and traced.find_element(By.CSS_SELECTOR, "#calls pre").text == "<think> Step 1: no"
+    choose(traced, "all")
+    Select(traced.find_element(By.NAME, "verdict")).select_by_value("answer")
+    assert len(entries(traced)) == 1 and LABEL in entries(traced)[0]
+    Select(traced.find_element(By.NAME, "label")).select_by_value(OTHER)
+    assert entries(traced) == [] and not traced.find_element(By.ID, "detail").is_displayed()
+
+
+def test_no_text_of_traces_runs_and_the_page_fits_a_phone(traced: WebDriver) -> None:
+    choose(traced, "rejected")
+    assert traced.execute_script("return document.querySelector('#calls pre').textContent") == HOSTILE
+    assert traced.execute_script("return window.pwned === undefined && document.querySelectorAll('img').length === 1")
+    assert [entry for entry in traced.get_log("browser") if entry["level"] == "SEVERE"] == []
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    traced.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert traced.execute_script("return document.documentElement.scrollWidth") <= 360
+    finally:
+        traced.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def choose(page: WebDriver, outcome: str) -> None:
+    page.find_element(By.CSS_SELECTOR, f"input[value={outcome}] + span").click()

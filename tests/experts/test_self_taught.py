@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 import more_r1.experts.self_taught as self_taught
 from more_r1.document import Document
+from more_r1.experts.annotate import AnnotateRecipe, run_annotate
 from more_r1.experts.filter import Bounds, judge_trace
 from more_r1.experts.self_taught import SelfTaught, show_gold, summary, teach, with_gold
 from more_r1.formats.more import write_more
@@ -151,6 +152,23 @@ def test_the_gold_is_shown_to_whom_is_wrong_and_to_nobody_else(
     assert verdicts == {one.key: (1 if one.label == NONE else 4, "accepted") for one in pairs}
     assert summary(records, TRIES) == "8 of 24 pairs right, 16 more with the gold shown"
     assert summary([record for record in records if record.attempt < 4], 2) == "8 of 8 pairs right, 0 more with the gold shown"
+
+
+def test_annotate_keeps_the_calls_of_the_last_round(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scripted(_: Backbone, prompts: Sequence[Prompt], *__: Any) -> list[list[Rollout]]:
+        return [[Rollout(trace(NONE).render(), (0,), (0.0,), True)] for _ in prompts]
+
+    monkeypatch.setattr(self_taught, "sample", scripted)
+    given = {"out": tmp_path / "run", "data": folder / "data", "share": 1.0, "bounds": BOUNDS}
+    recipe = AnnotateRecipe.model_validate({**given, "expert": settings(folder, rounds=1).model_dump()})
+    told: list[int] = []
+    for _ in range(2):
+        figures = run_annotate(recipe, lambda figures: told.append(figures.done))
+        assert (figures.pairs, dict(figures.final)) == (24, {"accepted": 8, "answer": 16})
+        assert figures.calls.total() == 8 + 16 * 2 * TRIES
+    assert told == sorted(told) and told[-1] == 24
+    records = [read_traces(tmp_path / "run" / place / "traces.jsonl") for place in ("", "round-0")]
+    assert sorted(records[0], key=repr) == sorted(records[1], key=repr)
 
 
 def test_each_round_begins_from_the_original_model_and_learns_the_last_rounds_traces_both_ways(

@@ -206,7 +206,7 @@ def test_each_end(tiny: Backbone, prompts: list[Prompt]) -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, backbone: Backbone, script: Sequence[int], limit: int) -> Rollout:
     """What comes of a model that writes just this."""
     tokens = iter(script)
-    monkeypatch.setattr(sampling, "_draw", lambda scores, top_p, numbers: torch.tensor([next(tokens)] * len(scores)))
+    monkeypatch.setattr(sampling, "draw", lambda scores, top_p, numbers: torch.tensor([next(tokens)] * len(scores)))
     return sample(backbone, [Prompt((("w1",),))], [[7]], Sampling(), limit)[0][0]
 
 

@@ -142,3 +142,19 @@ def test_forms_that_do_not_exist_are_refused(wrong: dict[str, object]) -> None:
 def test_a_form_is_saved_and_read_as_json() -> None:
     form = PromptForm(order="paper", coordinates=True, crop_pixels=5000)
     assert PromptForm.model_validate_json(form.model_dump_json()) == form
+
+
+def test_rules_follow_the_meaning() -> None:
+    own = Schema.parse(
+        "relations: {/per/per/a: {meaning: x, inverse: /per/per/b}, /per/per/b: y, "
+        "/per/per/c: {meaning: z, symmetric: true, at_most_one: true}, /per/per/d: w}"
+    )
+    asked = build_prompt(document(), document().pairs[0], own, PromptForm()).segments[0][0]
+    assert isinstance(asked, str)
+    wanted = [
+        "a: x (the inverse of /per/per/b)",
+        "b: y (the inverse of /per/per/a)",
+        "c: z (holds both ways; at most one)",
+        "d: w",
+    ]
+    assert "".join(f"/per/per/{line}\n" for line in wanted) in asked

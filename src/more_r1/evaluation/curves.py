@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from more_r1.evaluation.confidence import Confidence
+
 # Points of a line: more are told apart by nobody, and what is drawn from a few pairs a step is noise that hides its course.
 FINE, COARSE = 240, 32
+# Share of the pairs below which a bin of the reliability diagram is not drawn.
+RARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,40 @@ def curves(events: Iterable[dict[str, Any]]) -> dict[str, list[Curve]]:
         return {}
     drawn = {heading: [_curve(chart, logged, _limits(steps)) for chart in charts] for heading, charts in CHARTS.items()}
     return {heading: kept for heading, found in drawn.items() if (kept := [curve for curve in found if curve is not None])}
+
+
+def confidence_curves(confidence: Confidence) -> tuple[Curve, Curve]:
+    """The reliability diagram, accuracy by confidence, and the risk-coverage curve; both on axes from 0, in percent.
+
+    A bin of very few pairs would look like a finding: it counts in the error, but is not drawn.
+    """
+    ticks = ((0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %"))
+    measured = {"calibrated": confidence.after, "before": confidence.before}
+    if confidence.temperature == 1:
+        measured = {"measured": confidence.after}
+    lines = [
+        Line(
+            name=name,
+            number=number,
+            points=tuple((part.confidence, part.accuracy) for part in found.bins if part.pairs > RARE * found.pairs),
+            last=f"{100 * found.ece:.2f} %",
+        )
+        for number, (name, found) in enumerate(measured.items())
+    ]
+    lines.append(Line(name="confidence = accuracy", number=2, points=((0.0, 0.0), (1.0, 1.0)), last=""))
+    risks = confidence.after.risk_coverage
+    top = max(risk for _, risk in risks) or 1.0
+    risk = Line(
+        name="risk",
+        number=0,
+        points=tuple((coverage, value / top) for coverage, value in risks),
+        last=f"{100 * risks[-1][1]:.2f} %",
+    )
+    scale = tuple((place, f"{short(100 * place * top, digits=3)} %") for place in (0.0, 0.5, 1.0))
+    return (
+        Curve("Accuracy by confidence", tuple(lines), ticks, ticks, True, "bins of less than 1 % of the pairs are not drawn"),
+        Curve("Risk by coverage", (risk,), ticks, scale, False, ""),
+    )
 
 
 def is_number(value: object) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from more_r1.document import Document
-from more_r1.evaluation.metrics import Metrics, measure
+from more_r1.evaluation.confidence import measure_confidence
+from more_r1.evaluation.metrics import Metrics, Outcome, measure
 from more_r1.formats.paths import replacing
 from more_r1.models.load import Backbone, fingerprint
-from more_r1.models.predict import MAX_NEW_TOKENS, predict
+from more_r1.models.predict import MAX_NEW_TOKENS, PLAIN, Reading, predict
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import Schema
 
@@ -28,10 +29,12 @@ def evaluate(
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Callable[[int, int], None] | None = None,
+    reading: Reading = PLAIN,
 ) -> Metrics:
     """Ask for every pair of the documents, write `out/predictions.jsonl` and `out/metrics.json`, and return the metrics.
 
-    Pairs without a gold label are predicted but not measured. Predictions are kept as they come: an evaluation that was
+    Pairs without a gold label are predicted but not measured. `reading` says what is done beyond asking: with `confidence`
+    that is measured, too. Predictions are kept as they come: an evaluation that was
     killed goes on where it stopped, if weights, questions and documents are the same; else it begins anew. `progress` is
     told (pairs done, pairs in all). Raises EvaluationError where there is no pair to ask about.
     """
@@ -40,7 +43,7 @@ def evaluate(
         raise EvaluationError("no pair to ask about; the documents need objects, entities and pairs")
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "predictions.part"
-    key = _fingerprint(backbone, documents, schema, max_new_tokens)
+    key = _fingerprint(backbone, documents, schema, max_new_tokens, reading)
     predictions, left = _resume(kept, key, documents)
     with kept.open("a", encoding="utf-8") as file:
         if not predictions:
@@ -51,22 +54,27 @@ def evaluate(
             if progress is not None:
                 progress(len(predictions) + done, len(pairs))
 
-        for chunk in predict(backbone, left, schema, max_new_tokens, tell):
+        for chunk in predict(backbone, left, schema, max_new_tokens, tell, reading=reading):
             file.write("".join(prediction.model_dump_json() + "\n" for prediction in chunk))
             file.flush()
             predictions += chunk
             tell(0)
-    metrics = measure(prediction.model_dump() for prediction in predictions if prediction.gold is not None)
+    known = [prediction for prediction in predictions if prediction.gold is not None]
+    metrics = measure(prediction.model_dump(include=set(Outcome.model_fields)) for prediction in known)
+    if reading.confidence:
+        metrics = metrics.model_copy(update={"confidence": measure_confidence(known, schema, backbone.temperature)})
     _replace(out / "predictions.jsonl", "".join(prediction.model_dump_json() + "\n" for prediction in predictions))
-    _replace(out / "metrics.json", metrics.model_dump_json(indent=2) + "\n")
+    _replace(out / "metrics.json", metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
     kept.unlink()
     return metrics
 
 
-def _fingerprint(backbone: Backbone, documents: Sequence[Document], schema: Schema, max_new_tokens: int) -> str:
-    """What the predictions depend on: weights, form, schema, documents."""
+def _fingerprint(
+    backbone: Backbone, documents: Sequence[Document], schema: Schema, max_new_tokens: int, reading: Reading
+) -> str:
+    """What the predictions depend on: weights, form, calibration, schema, documents, and how they are read."""
     digest = hashlib.sha256()
-    settings = [fingerprint(backbone), schema.model_dump_json(), str(max_new_tokens)]
+    settings = [fingerprint(backbone), str(backbone.temperature), schema.model_dump_json(), str(max_new_tokens), str(reading)]
     for text in [*settings, *(f"{d.id} {d.tokens} {d.objects} {d.pairs}" for d in documents)]:
         digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

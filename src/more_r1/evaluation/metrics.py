@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from more_r1.evaluation.confidence import Confidence
 from more_r1.reasoning.scoring import score
 from more_r1.schema import NONE
 
@@ -24,7 +25,8 @@ class PredictionError(ValueError):
 class Outcome(BaseModel):
     """What is measured of one pair. Labels may be any texts; only `none` is special. Other fields of a record are ignored.
 
-    `predicted` None is a completion that broke the form. `objects` and `entities` count those of the pair's document.
+    `predicted` None is a completion that broke the form, or a label that was withheld (`abstained`). `objects` and `entities`
+    count those of the pair's document.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +36,7 @@ class Outcome(BaseModel):
     hops: int | None = None
     objects: int | None = None
     entities: int | None = None
+    abstained: bool = False
 
     @property
     def bucket(self) -> str | None:
@@ -78,15 +81,19 @@ class Metrics(Part):
     """The benchmark's figures on all pairs, and the same taken apart.
 
     `macro_f1` is the mean F1 of the labels other than `none` that occur, as gold or as prediction. `broken` is the share of
-    completions that broke the form. `buckets` and `hops` hold the pairs that say theirs; a pair without hops is in none, as
-    all pairs without a relation are: by hops, recall is the figure to read.
+    completions that broke the form, `abstained` that of withheld labels, which are wrong like those. `buckets` and `hops` hold
+    the pairs that say theirs; a pair without hops is in none, as all pairs without a relation are: by hops, recall is the
+    figure to read.
     """
 
     macro_f1: float
     broken: float
+    abstained: float = 0.0
     labels: dict[str, LabelScores]
     buckets: dict[str, Part]
     hops: dict[int, Part]
+    confidence: Confidence | None = None
+    """Where predictions have confidence."""
 
 
 def measure(records: Iterable[Outcome | Mapping[str, Any]]) -> Metrics:
@@ -102,7 +109,8 @@ def measure(records: Iterable[Outcome | Mapping[str, Any]]) -> Metrics:
     return Metrics(
         **_part(outcomes).model_dump(),
         macro_f1=sum(positive) / len(positive) if positive else 0.0,
-        broken=sum(outcome.predicted is None for outcome in outcomes) / len(outcomes) if outcomes else 0.0,
+        broken=_share(outcome.predicted is None and not outcome.abstained for outcome in outcomes),
+        abstained=_share(outcome.abstained for outcome in outcomes),
         labels=labels,
         buckets={name: _part(members) for name, members in buckets.items() if members},
         hops={number: _part([outcome for outcome in outcomes if outcome.hops == number]) for number in hops},
@@ -162,7 +170,20 @@ def render(metrics: Metrics) -> Group:
     for table in (figures, labels):
         for column in table.columns[1:]:
             column.justify = "right"
-    return Group(figures, labels, f"macro-F1 {_percent(metrics.macro_f1)[0]} %   broken form {_percent(metrics.broken)[0]} %")
+    last = [f"macro-F1 {_percent(metrics.macro_f1)[0]} %   broken form {_percent(metrics.broken)[0]} %"]
+    if metrics.confidence is not None:
+        before, after = metrics.confidence.before, metrics.confidence.after
+        last.append(
+            f"confidence of {after.pairs} pairs, temperature {metrics.confidence.temperature:.3f}: expected calibration error "
+            f"{_percent(before.ece)[0]} % before, {_percent(after.ece)[0]} % after; Brier score {before.brier:.4f}, "
+            f"{after.brier:.4f}; area under risk-coverage {after.aurc:.4f}"
+        )
+    return Group(figures, labels, *last)
+
+
+def _share(flags: Iterable[bool]) -> float:
+    found = list(flags)
+    return sum(found) / len(found) if found else 0.0
 
 
 def _part(outcomes: list[Outcome]) -> Part:

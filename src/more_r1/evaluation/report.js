@@ -1,5 +1,5 @@
 "use strict";
-// Browsing the predictions. All text from data goes through textContent; nothing of it is ever parsed as HTML.
+// Browsing the predictions, or an expert's calls about pairs. All text from data goes through textContent; nothing of it is ever parsed as HTML.
 (() => {
   const source = document.getElementById("data");
   if (!source) return;
@@ -14,18 +14,25 @@
     if (name) element.className = name;
     return element;
   };
-  const isRight = (pair) => pair.predicted !== null && pair.predicted === pair.gold;
-  const verdict = (pair) => (pair.gold === null ? "?" : isRight(pair) ? "✓" : "✗");
+  // Of a prediction right, wrong or unknown; of a traced pair accepted, rejected or open.
+  const outcome = (pair) => pair.outcome ?? (pair.gold === null ? "unknown" : pair.predicted === pair.gold ? "right" : "wrong");
+  const isGood = (pair) => ["right", "accepted"].includes(outcome(pair));
+  const sign = (pair) => ({ unknown: "?", open: "…" })[outcome(pair)] ?? (isGood(pair) ? "✓" : "✗");
   const predicted = (pair) => pair.predicted ?? "broken form";
+  const summary = (pair) => {
+    if (pair.calls) return isGood(pair) ? pair.gold : `${pair.gold} · ${pair.calls.map((call) => call.verdict).join(", ")}`;
+    return isGood(pair) || pair.gold === null ? predicted(pair) : `${pair.gold} → ${predicted(pair)}`;
+  };
   const words = new Map(pairs.map((pair) => {
     const { id, tokens } = documents[pair.document];
-    return [pair, [id, tokens.join(" "), pair.object, pair.completion].join("\n").toLowerCase()];
+    const texts = pair.calls ? pair.calls.flatMap((call) => [call.expert, call.reason, call.completion]) : [pair.completion];
+    return [pair, [id, tokens.join(" "), pair.object, ...texts].join("\n").toLowerCase()];
   }));
 
   const keeps = (pair) => {
-    const { outcome, label, hops, text } = Object.fromEntries(new FormData(filters));
-    if (outcome === "right" && !isRight(pair)) return false;
-    if (outcome === "wrong" && (isRight(pair) || pair.gold === null)) return false;
+    const { outcome: wanted, label, verdict, hops, text } = Object.fromEntries(new FormData(filters));
+    if (wanted !== "all" && outcome(pair) !== wanted) return false;
+    if (verdict && !pair.calls.some((call) => call.verdict === verdict)) return false;
     if (label && pair.gold !== label && pair.predicted !== label) return false;
     if (hops && String(pair.hops) !== hops) return false;
     return words.get(pair).includes(text.trim().toLowerCase());
@@ -35,11 +42,10 @@
     const button = document.createElement("button");
     button.type = "button";
     const line = make("div", "", "line");
-    const sign = make("span", verdict(pair), isRight(pair) ? "sign right" : "sign wrong");
-    sign.setAttribute("aria-label", isRight(pair) ? "right" : pair.gold === null ? "unknown" : "wrong");
-    line.append(sign, make("span", documents[pair.document].tokens.join(" ")));
-    const answer = isRight(pair) || pair.gold === null ? predicted(pair) : `${pair.gold} → ${predicted(pair)}`;
-    button.append(line, make("div", answer, "answer"));
+    const mark = make("span", sign(pair), isGood(pair) ? "sign right" : "sign wrong");
+    mark.setAttribute("aria-label", outcome(pair));
+    line.append(mark, make("span", documents[pair.document].tokens.join(" ") || documents[pair.document].id));
+    button.append(line, make("div", summary(pair), "answer"));
     button.addEventListener("click", () => show(index));
     const item = document.createElement("li");
     item.append(button);
@@ -81,21 +87,48 @@
       image.src = uri;
       image.width = width;
       image.height = height;
-      image.alt = `Picture of document ${id}; the box marks ${pair.object}`;
+      image.alt = pair.corners ? `Picture of document ${id}; the box marks ${pair.object}` : `Picture of document ${id}`;
     }
-    const [left, top, right, bottom] = pair.corners;
+    box.hidden = pair.corners === null;
+    const [left, top, right, bottom] = pair.corners ?? [0, 0, 0, 0];
     Object.assign(box.style, {
       left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%`,
     });
     const [start, end] = pair.span, run = (from, to) => tokens.slice(from, to).join(" ");
     at("headline").replaceChildren(run(0, start), " ", make("mark", run(start, end)), " ", run(end));
-    const rows = [["Gold", pair.gold ?? "unknown"], ["Predicted", `${predicted(pair)} ${verdict(pair)}`], ["Object", pair.object],
-      ["Document", id], ["Hops", pair.hops]];
-    at("verdict").replaceChildren(...rows.filter(([, value]) => value !== null).flatMap(([name, value]) =>
-      [make("dt", name), make("dd", String(value))]));
-    at("steps").replaceChildren(...pair.steps.map((step) => make("li", step)));
-    at("completion").hidden = pair.steps.length > 0 || pair.completion === "";
-    at("completion").textContent = pair.completion;
+    const rows = pair.calls
+      ? [["Gold", pair.gold], ["In the end", `${outcome(pair)} ${sign(pair)}`], ["Object", pair.object], ["Document", id]]
+      : [["Gold", pair.gold ?? "unknown"], ["Predicted", `${predicted(pair)} ${sign(pair)}`], ["Object", pair.object],
+        ["Document", id], ["Hops", pair.hops]];
+    at("verdict").replaceChildren(...facts(rows));
+    const { steps, completion } = pair.calls ? { steps: [], completion: "" } : pair;
+    at("steps").replaceChildren(...steps.map((step) => make("li", step)));
+    at("completion").hidden = steps.length > 0 || completion === "";
+    at("completion").textContent = completion;
+    at("calls").replaceChildren(...(pair.calls ?? []).map(asCall));
+    if (pair.calls_left_out) at("calls").prepend(make("p", `${pair.calls_left_out} earlier calls are left out.`, "note"));
+  };
+
+  const facts = (rows) => rows.filter(([, value]) => value !== null && value !== "").flatMap(([name, value]) =>
+    [make("dt", name), make("dd", String(value))]);
+
+  // One call of an expert: what it wrote, and what was found in it.
+  const asCall = (call) => {
+    const found = make("section", "", "call"), title = make("h3", `Attempt ${call.attempt} `), list = document.createElement("dl");
+    title.append(make("span", call.verdict, call.verdict === "accepted" ? "chip good" : "chip"));
+    list.className = "facts";
+    const tokens = [["sent", call.tokens_in], ["written", call.tokens_out]].filter(([, count]) => count !== null);
+    list.append(...facts([["Reason", call.reason], ["Answer", call.answer], ["Expert", call.expert],
+      ["Tokens", tokens.map(([name, count]) => `${count.toLocaleString("en")} ${name}`).join(", ")],
+      ["Cost", call.cost === null ? null : Number(call.cost.toPrecision(3))]]));
+    found.append(title, list);
+    if (call.steps.length) {
+      const steps = make("ol", "", "steps");
+      steps.append(...call.steps.map((step) => make("li", step)));
+      found.append(steps);
+    } else if (call.completion) found.append(make("pre", call.completion));
+    if (call.left_out) found.append(make("p", `… and ${call.left_out.toLocaleString("en")} characters more`, "soft"));
+    return found;
   };
 
   // The search field's own "change" comes when it is left, by a click on an entry: the list must not be made anew under it.

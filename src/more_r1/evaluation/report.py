@@ -1,4 +1,4 @@
-"""A run folder -> one HTML file that needs nothing else: figures, curves, completions, and predictions to browse."""
+"""A run folder -> one HTML file that needs nothing else: figures, curves, completions, and predictions or traces to browse."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
-from more_r1.evaluation.curves import curves, read_log
+from more_r1.evaluation.curves import confidence_curves, curves, read_log
 from more_r1.evaluation.gallery import choose, page_data, read_prediction
 from more_r1.evaluation.metrics import Metrics, Outcome, PredictionError, measure, read_records
 from more_r1.evaluation.pool import read_pool
 from more_r1.evaluation.published import PUBLISHED
 from more_r1.evaluation.samples import samples
+from more_r1.evaluation.traces import count_traces, read_pairs, trace_data
 from more_r1.formats.paths import replacing
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import NONE
@@ -26,22 +27,28 @@ MOST_LABELS = 40
 
 
 def write_report(run: str | Path, browse: int = 300) -> Path:
-    """Write `run/report.html` from the run's metrics.json, predictions.jsonl, log.jsonl, recipe.yaml and difficulty.json.
+    """Write `run/report.html` from the run's metrics.json, predictions.jsonl, log.jsonl, recipe.yaml, difficulty.json and
+    traces.jsonl.
 
-    The page loads nothing from anywhere; what is missing is left out. At most `browse` predictions can be browsed on it, see
-    `gallery.choose`. Without a metrics.json the predictions are measured, without a difficulty.json the one of the folder that
-    the recipe names is shown. Raises PredictionError, with file and line, where one of the files cannot be used, and
-    NotADirectoryError where there is no such folder.
+    The page loads nothing from anywhere; what is missing is left out. At most `browse` predictions can be browsed on it, or
+    pairs with their traces where there are no predictions, see `gallery.choose`. Without a metrics.json the predictions are
+    measured, without a difficulty.json the one of the folder that the recipe names is shown. Raises PredictionError or
+    FormatError, with file and line, where a file cannot be used, and NotADirectoryError where there is no such folder.
     """
     run = Path(run)
     if not run.is_dir():
         raise NotADirectoryError(f"{run}: no such folder; give the folder of a run")
     predictions = _predictions(run / "predictions.jsonl")
+    metrics = _metrics(run / "metrics.json", predictions)
     events, broken_lines = read_log(run / "log.jsonl") if (run / "log.jsonl").is_file() else ([], 0)
     completions, unread_completions = samples(events)
     file = run / "recipe.yaml"
     recipe = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
     chosen = choose(predictions, browse)
+    file = run / "traces.jsonl"
+    traced = read_pairs(file) if file.is_file() else None
+    reading = bool(traced) and not predictions
+    data = trace_data(traced or [], browse, recipe, run) if reading else page_data(chosen, run)
     environment = Environment(
         loader=PackageLoader("more_r1", "evaluation"),
         autoescape=True,
@@ -56,7 +63,8 @@ def write_report(run: str | Path, browse: int = 300) -> Path:
         style=_source(environment, "report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        metrics=_metrics(run / "metrics.json", predictions),
+        metrics=metrics,
+        confidence=None if metrics is None or metrics.confidence is None else confidence_curves(metrics.confidence),
         published=PUBLISHED,
         curves=curves(events),
         broken_lines=broken_lines,
@@ -65,9 +73,13 @@ def write_report(run: str | Path, browse: int = 300) -> Path:
         pool=read_pool(run, recipe),
         confusion=_confusion(predictions),
         recipe=recipe,
-        data=page_data(chosen, run),
-        pairs=len(predictions),
-        labels=sorted({label for p in chosen for label in (p.gold, p.predicted) if label is not None}),
+        traces=count_traces(traced) if traced is not None else None,
+        reading=reading,
+        data=data,
+        outcomes=("all", *sorted({p["outcome"] for p in data["pairs"]})) if reading else ("all", "right", "wrong"),
+        pairs=len(traced or []) if reading else len(predictions),
+        labels=sorted({p[name] for p in data["pairs"] for name in ("gold", "predicted") if p.get(name) is not None}),
+        verdicts=sorted({call["verdict"] for p in data["pairs"] for call in p.get("calls", ())}),
         hops=sorted({p.hops for p in chosen if p.hops is not None}),
     )
     return _write(run / "report.html", html)

@@ -50,7 +50,7 @@ def decode(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
     completions: list[list[int]] = []
-    for batch in _batches(prompts, max_new_tokens):
+    for batch in batches(prompts, max_new_tokens, BATCH_TOKENS):
         completions += _decode(backbone, batch, max_new_tokens, chooser, len(completions), progress)
     return completions
 
@@ -67,8 +67,8 @@ def vision_ids(backbone: Backbone) -> list[int]:
     return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
 
 
-def _batches(prompts: Iterable[tuple[Segment, ...]], max_new_tokens: int) -> Iterator[list[tuple[Segment, ...]]]:
-    """Neighbours share what they begin with; each batch is of as many as BATCH_TOKENS allow."""
+def batches(prompts: Iterable[tuple[Segment, ...]], room: int, most: int) -> Iterator[list[tuple[Segment, ...]]]:
+    """Neighbours share what they begin with, and each needs `room` of its own: batches of at most so many tokens."""
     batch: list[tuple[Segment, ...]] = []
     held = 0
     for segments in prompts:
@@ -78,11 +78,11 @@ def _batches(prompts: Iterable[tuple[Segment, ...]], max_new_tokens: int) -> Ite
             if own != before:
                 break
             shared += len(own.ids)
-        if batch and held + total - shared + max_new_tokens > BATCH_TOKENS:
+        if batch and held + total - shared + room > most:
             yield batch
             batch, held, shared = [], 0, 0
         batch.append(segments)
-        held += total - shared + max_new_tokens
+        held += total - shared + room
     if batch:
         yield batch
 

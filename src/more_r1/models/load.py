@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import cached_file
 
+from more_r1.formats.paths import replacing
 from more_r1.models.attention import ATTENTION
 from more_r1.models.lora import merged
 from more_r1.models.processor import Encoder, ImageTextProcessor
 from more_r1.reasoning.prompt import PromptForm
 
 FORM_FILE = "more_r1.json"
+CALIBRATION_FILE = "calibration.json"
 # The models that come with the package: after stage 1, and the base that it began from.
 SHIPPED = ("tiny", "tiny-base")
 # Only the text model attends along a forest; the vision tower stays as it is.
@@ -33,13 +35,29 @@ class ModelError(ValueError):
     """A model that cannot be used; the message names the folder and the mend."""
 
 
+class Calibration(BaseModel):
+    """What `more-r1 calibrate` writes beside the weights: what the log-probabilities of labels are to be divided by, so that
+    confidence is what it says, and on how many pairs of which data that was fitted. It holds for those weights alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float = Field(gt=0, le=1000)
+    pairs: int = Field(ge=1)
+    data: str
+    nll_before: float
+    """Mean negative log-probability of the gold label in nats, at temperature 1."""
+    nll_after: float
+
+
 @dataclass
 class Backbone:
-    """A model, what turns prompts into its inputs, and the form in which it is to be asked."""
+    """A model, what turns prompts into its inputs, the form in which it is to be asked, and the temperature of its confidence
+    (1 where it was not calibrated)."""
 
     model: Any
     encoder: Encoder
     form: PromptForm
+    temperature: float = 1.0
 
 
 def load_backbone(
@@ -51,9 +69,7 @@ def load_backbone(
     read from safetensors only, for other formats can run code, and code that a folder brings is never run. Raises ModelError
     for what is missing, broken or another model.
     """
-    name = str(name_or_dir)
-    if name in SHIPPED and not Path(name).exists():
-        name = str(resources.files("more_r1") / "assets" / name)
+    name = _resolve(name_or_dir)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
@@ -70,18 +86,31 @@ def load_backbone(
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             name, dtype=dtype or "auto", attn_implementation=ATTENTIONS, use_safetensors=True
         )
-        form = cached_file(name, FORM_FILE, _raise_exceptions_for_missing_entries=False)  # from the hub, too
+        # From the hub, too.
+        form, calibration = (
+            cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in (FORM_FILE, CALIBRATION_FILE)
+        )
     except ModelError:
         raise
     except Exception as error:  # a stranger's folder fails in many ways, each must cost one clear line
         raise ModelError(f"{name}: cannot be loaded as a Qwen2.5-VL ({' '.join(str(error).split())[:300]})") from error
-    return Backbone(model.to(device).eval(), Encoder(processor), _read_form(form))
+    return Backbone(model.to(device).eval(), Encoder(processor), _read_form(form), _read_temperature(calibration))
+
+
+def save_calibration(calibration: Calibration, name_or_dir: str | Path) -> Path:
+    """Write it into a model's folder, whole or not at all. Raises ModelError for a model that is no folder here."""
+    folder = Path(_resolve(name_or_dir))
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name_or_dir}: no model folder; a calibration is kept beside the weights, so give a local copy")
+    with replacing(folder / CALIBRATION_FILE) as fresh:
+        fresh.write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return folder / CALIBRATION_FILE
 
 
 def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write weights (safetensors, in `dtype` if given), processor and prompt form; the folder is complete or absent.
 
-    Adapters are merged into the weights. An older folder of that name is replaced.
+    Adapters are merged into the weights. An older folder of that name is replaced, its calibration with it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +153,24 @@ def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
         return weights
     done: dict[int, Tensor] = {}
     return {name: done.setdefault(value.data_ptr(), value.to(dtype)) for name, value in weights.items()}
+
+
+def _resolve(name_or_dir: str | Path) -> str:
+    """The folder of a shipped model; any other name as it is."""
+    name = str(name_or_dir)
+    if name in SHIPPED and not Path(name).exists():
+        return str(resources.files("more_r1") / "assets" / name)
+    return name
+
+
+def _read_temperature(file: str | None) -> float:
+    if file is None:
+        return 1.0
+    try:
+        return Calibration.model_validate_json(Path(file).read_bytes()).temperature
+    except ValidationError as error:
+        fault = " ".join(str(error).split())[:300]
+        raise ModelError(f"{file}: not a calibration ({fault}); write it anew with `more-r1 calibrate`") from error
 
 
 def _read_form(file: str | None) -> PromptForm:

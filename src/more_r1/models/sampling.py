@@ -93,7 +93,7 @@ class _Sampler:
         scores.index_fill_(1, torch.tensor(self.banned, device=scores.device), -torch.inf)
         # A row that has ended waits to be dropped: what it draws is not kept.
         numbers = [0.0 if row in self.finished else self.numbers[row][len(self.logprobs[row])] for row in rows]
-        tokens = _draw(scores, self.sampling.top_p, torch.tensor(numbers, dtype=torch.float64, device=logits.device))
+        tokens = draw(scores, self.sampling.top_p, torch.tensor(numbers, dtype=torch.float64, device=logits.device))
         logprobs = scores.gather(1, tokens[:, None])[:, 0].tolist()
         for row, logprob in zip(rows, logprobs, strict=True):
             if row not in self.finished:
@@ -114,7 +114,7 @@ class _Sampler:
         return ids[-1] in self.encoder.closing_ids and STOP in self.encoder.decode(list(ids[-len(STOP) :]))
 
 
-def _draw(scores: Tensor, top_p: float, numbers: Tensor) -> Tensor:
+def draw(scores: Tensor, top_p: float, numbers: Tensor) -> Tensor:
     """A token of each row [rows] from log-weights [rows, vocabulary] and numbers [rows] in [0, 1)."""
     weights = scores.double().softmax(-1)
     order = None

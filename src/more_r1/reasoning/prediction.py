@@ -15,9 +15,12 @@ from more_r1.schema import Schema
 class Prediction(BaseModel):
     """A pair of a document with the completion of a model and what it says.
 
-    `predicted` is None where the completion broke the form, `gold` where the label is not known. `box` is centre and size as
-    fractions of the picture, `span` [start, end) in tokens. `objects` and `entities` count those of the document. `image` is
-    None where the picture came as bytes.
+    `predicted` is None where the completion broke the form or the label was withheld (`abstained`), `gold` where the label is
+    not known; after joint reading it may be another label than the completion's answer. `confidence` is the probability of
+    the label given the trace, by `scores`: the log-probability of each label of the schema, in its order, before calibration.
+    `agreement` is the share of sampled traces that end in the label. These are None where they were not asked for. `box` is
+    centre and size as fractions of the picture, `span` [start, end) in tokens. `objects` and `entities` count those of the
+    document. `image` is None where the picture came as bytes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,6 +38,10 @@ class Prediction(BaseModel):
     objects: int
     entities: int
     completion: str
+    confidence: float | None = None
+    agreement: float | None = None
+    abstained: bool = False
+    scores: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:

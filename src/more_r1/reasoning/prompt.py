@@ -129,7 +129,7 @@ def _instruction(schema: Schema, form: PromptForm) -> str:
     if form.wording == "short":
         what = "Reason in six steps, then answer" if form.reasoning == "steps" else "Answer"
         return f"How does the object in the crop relate to the entity? {what} with one label: {labels}\n"
-    meanings = "\n".join(f"{relation.label}: {relation.meaning}" for relation in schema.relations)
+    meanings = "\n".join(f"{relation.label}: {relation.meaning}{relation.rules}" for relation in schema.relations)
     task = (
         "You see a picture that was published with a headline, and a crop of it that shows one object. One entity of the "
         "headline is named. Decide how the object relates to the entity.\n\n"

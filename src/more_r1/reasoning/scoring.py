@@ -1,7 +1,8 @@
-"""Gold and predicted labels -> the benchmark's four figures. Pure Python; training and evaluation both measure with it."""
+"""Gold and predicted labels -> the benchmark's four figures; scores -> a probability. Pure Python, for all rooms above."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,13 @@ def score(gold: Sequence[str], predicted: Sequence[str | None]) -> Scores:
         predicted_positives=predicted_positives,
         gold_positives=gold_positives,
     )
+
+
+def probability(scores: Sequence[float], place: int, temperature: float = 1.0) -> float:
+    """That of one of several labels by their log-probabilities, these divided by a temperature."""
+    scaled = [score / temperature for score in scores]
+    highest = max(scaled)
+    return math.exp(scaled[place] - highest) / math.fsum(math.exp(score - highest) for score in scaled)
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -31,8 +31,7 @@ class Trace:
     @property
     def types(self) -> tuple[str, str] | None:
         """Object type and entity type as step 4 names them in brackets, the first two; None if it names fewer."""
-        found = _TYPE.findall(self.steps[3]) if self.steps else []
-        return (found[0], found[1]) if len(found) >= 2 else None
+        return named_types(self.steps[3]) if self.steps else None
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -46,6 +45,12 @@ class Trace:
             return answer
         steps = " ".join(f"Step {number}: {text}" for number, text in enumerate(self.steps, 1))
         return f"<think> {steps} </think>{answer}"
+
+
+def named_types(step: str) -> tuple[str, str] | None:
+    """The first two types that a text has in brackets; None if it has fewer."""
+    found = _TYPE.findall(step)
+    return (found[0], found[1]) if len(found) >= 2 else None
 
 
 def parse_trace(completion: str, schema: Schema, reasoning: Literal["steps", "none"] = "steps") -> Trace:
