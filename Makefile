@@ -8,7 +8,7 @@ DEMO := runs/demo
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-annotate test-serve lint clean
+.PHONY: demo test test-annotate test-serve test-archive test-ray lint clean
 
 demo: $(BIN)/.installed
 	test -d $(DEMO)/data || $(BIN)/more-r1 data synth $(DEMO)/data --documents 1335 --seed 7
@@ -34,6 +34,14 @@ test-annotate: $(BIN)/.installed-dev
 test-serve: $(BIN)/.installed-dev .venv-serve/.installed
 	MORE_R1_SERVE=$(CURDIR)/.venv-serve/bin/transformers OMP_NUM_THREADS=1 $(BIN)/pytest -s tests/experts/test_serve.py
 
+# 5,000 documents, killed -9 three times, each there once in the end; and the same rows from a Ray cluster of two processes, in a
+# venv of its own (2 GB).
+test-archive: $(BIN)/.installed-dev
+	MORE_R1_ARCHIVE_DOCUMENTS=5000 OMP_NUM_THREADS=1 $(BIN)/pytest -s tests/extraction/test_archive.py -k killed
+
+test-ray: .venv-ray/.installed
+	OMP_NUM_THREADS=1 .venv-ray/bin/pytest -s tests/extraction/test_ray.py
+
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +49,7 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-serve runs
+	rm -rf .venv .venv-serve .venv-ray runs
 
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv
@@ -57,4 +65,9 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 .venv-serve/.installed: constraints.txt
 	$(PYTHON) -m venv .venv-serve
 	.venv-serve/bin/pip install --quiet --constraint constraints.txt 'transformers[serving]' torch pillow
+	touch $@
+
+.venv-ray/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[scale]' pytest
 	touch $@

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from importlib import resources
 from pathlib import Path
 from random import Random
 
@@ -142,6 +144,32 @@ def test_extract_and_evaluate_with_any_model_folder(
     assert json.loads((out / "metrics.json").read_text())["broken"] == 1.0
     assert run(monkeypatch, "report", out) == 0
     assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_confidence_from_calibration_to_the_page(
+    monkeypatch: pytest.MonkeyPatch, benchmark_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, own, out = tmp_path / "model", tmp_path / "own.yaml", tmp_path / "out"
+    with resources.as_file(resources.files("more_r1") / "assets" / "tiny") as shipped:
+        shutil.copytree(shipped, model)
+    own.write_text("relations: {/per/org/a: {meaning: x, at_most_one: true}, /loc/loc/contain: y}")
+    common = ["--model", model, "--limit", 1, "--data", benchmark_dir]
+    assert run(monkeypatch, "calibrate", *common) == 0
+    assert f"{model / 'calibration.json'}: temperature " in capsys.readouterr().out
+    asked = ["extract", "--documents", benchmark_dir, "--split", "test", *common[:4], "--schema", own]
+    assert run(monkeypatch, *asked, "--types", "--joint", "--samples", 1, "--confidence", "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(0 < line["confidence"] <= 1 and line["agreement"] in (0, 1) and len(line["scores"]) == 3 for line in lines)
+    assert run(monkeypatch, *asked, "--min-confidence", 1) == 0
+    assert "=> withheld   (confidence " in capsys.readouterr().out
+    assert run(monkeypatch, "evaluate", *common, "--split", "test", "--out", out, "--confidence", "--joint") == 0
+    temperature = json.loads((model / "calibration.json").read_text())["temperature"]
+    assert json.loads((out / "metrics.json").read_text())["confidence"]["temperature"] == temperature
+    assert run(monkeypatch, "report", out) == 0
+    assert "<h2>Confidence</h2>" in (out / "report.html").read_text()
+    (model / "calibration.json").write_text("{}")
+    assert run(monkeypatch, *asked) == 1
+    assert "calibration.json: not a calibration" in capsys.readouterr().err
 
 
 def test_grpo_of_a_recipe(

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +21,10 @@ from rich.text import Text
 from more_r1.schema import Schema
 
 if TYPE_CHECKING:
+    from more_r1.experts.desk import Figures
+    from more_r1.extraction.archive import Archive
+    from more_r1.extraction.job import Job
+    from more_r1.extraction.raw import Source
     from more_r1.models.load import Backbone
     from more_r1.reasoning.prediction import Prediction
     from more_r1.training.learner import Learned
@@ -33,7 +38,20 @@ errors = Console(stderr=True)
 Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe fields to set, as key=value", metavar="[KEY=VALUE]...")]
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or hub name; by default the shipped one")]
 SchemaOption = Annotated[Path | None, typer.Option("--schema", help="Relations of your own, as YAML; by default MORE's")]
+OutOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--out",
+        help="File to write: .jsonl, .parquet (predictions), .ttl, .jsonld, .graphml, .triples.parquet; without a suffix a "
+        "folder for Neo4j; may be repeated",
+    ),
+]
+MergeOption = Annotated[Literal["name", "none"], typer.Option(help="Whether entities of one name and type are one, in graphs")]
+JointOption = Annotated[bool, typer.Option("--joint", help="Read the pairs of a document together, under the schema's rules")]
+ConfidenceOption = Annotated[bool, typer.Option("--confidence", help="Say how probable each label is given the trace")]
 TINY = "tiny"
+# Documents that are answered before they are shown.
+FEW = 8
 
 
 def main() -> None:
@@ -110,6 +128,46 @@ def base(recipe: Path, overrides: Overrides = None) -> None:
     from more_r1.training.recipe import load_recipe
 
     _told(run_base(load_recipe(recipe, overrides or [], BaseRecipe)))
+
+
+@app.command()
+def annotate(
+    recipe: Path,
+    overrides: Overrides = None,
+    show: Annotated[int | None, typer.Option(min=1, help="Only print what would be sent about so many pairs")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print calls, tokens and cost")] = False,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Make no call that could take the cost above this")] = None,
+) -> None:
+    """Let an expert write the traces of stage 1, and keep those that the filter accepts."""
+    from more_r1.experts import annotate as room
+    from more_r1.experts.keys import scrub
+    from more_r1.experts.shown import render, render_plan
+    from more_r1.training.recipe import RecipeError, load_recipe
+
+    limit = [] if max_cost is None else [f"max_cost={max_cost}"]
+    try:
+        settings = load_recipe(recipe, [*(overrides or []), *limit], room.AnnotateRecipe)
+    except RecipeError as error:
+        raise RecipeError(scrub(str(error))) from None  # a recipe that cannot be read may hold a key
+    if show is not None:
+        for number, text in enumerate(room.show(settings, show), 1):
+            console.rule(f"pair {number}", align="left")
+            console.print(Text(text), soft_wrap=True)
+    elif plan:
+        console.print(render_plan(room.plan(settings)))
+    else:
+        with _bar() as bar:
+            task = bar.add_task("annotating", total=None)
+
+            def tell(now: Figures) -> None:
+                bar.update(task, completed=now.done, total=now.pairs, description=now.line)
+
+            figures = room.run_annotate(settings, tell)
+        console.print(render(figures))
+        console.print(f"{settings.out / 'traces.jsonl'}: {figures.accepted} of {figures.pairs} pairs accepted", soft_wrap=True)
+        if figures.stopped:
+            errors.print(Text(f"more-r1: {figures.stopped}", style="red"), soft_wrap=True)
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -196,19 +254,48 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many documents")] = None,
     schema: SchemaOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    joint: JointOption = False,
+    confidence: ConfidenceOption = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch")] = None,
 ) -> None:
     """Ask a model for every pair of a split and measure its answers."""
     from more_r1.evaluation.evaluate import evaluate as run
     from more_r1.evaluation.metrics import render
     from more_r1.formats import load_documents
+    from more_r1.models.predict import Reading
 
-    documents = load_documents(data, split)[:limit]
+    documents, how = load_documents(data, split)[:limit], Reading(joint=joint, confidence=confidence)
     backbone = _load(model, threads)
     with _telling("asking") as tell:
-        metrics = run(backbone, documents, _schema(schema), out, max_new_tokens=max_new_tokens, progress=tell)
+        metrics = run(backbone, documents, _schema(schema), out, max_new_tokens=max_new_tokens, progress=tell, reading=how)
     console.print(render(metrics))
     console.print(f"{out / 'predictions.jsonl'}, {out / 'metrics.json'}", soft_wrap=True)
+
+
+@app.command()
+def calibrate(
+    data: Annotated[Path, typer.Option(help="MORE folder, .jsonl or .parquet, that the model was not trained on")],
+    model: Annotated[str, typer.Option("--model", help="Model folder; its calibration.json is written")] = TINY,
+    split: Annotated[str, typer.Option(help="Split of a MORE folder")] = "valid",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many documents")] = None,
+    schema: SchemaOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch")] = None,
+) -> None:
+    """Fit the temperature at which a model's confidence is what it says, and keep it beside the weights."""
+    from more_r1.evaluation.calibrate import calibrate as run
+    from more_r1.formats import load_documents
+    from more_r1.models.load import save_calibration
+
+    documents = load_documents(data, split if data.is_dir() else None)[:limit]
+    backbone = _load(model, threads)
+    with _telling("asking") as tell:
+        fitted = run(backbone, documents, _schema(schema), f"{data} {split}", progress=tell)
+    file = save_calibration(fitted, model)
+    console.print(
+        f"{file}: temperature {fitted.temperature:.4f} by {fitted.pairs} pairs; negative log-likelihood "
+        f"{fitted.nll_before:.4f} before, {fitted.nll_after:.4f} after",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -225,35 +312,94 @@ def score(file: Path, as_json: Annotated[bool, typer.Option("--json", help="For 
 
 @app.command()
 def extract(
-    image: Annotated[Path | None, typer.Argument(help="A picture")] = None,
-    text: Annotated[str | None, typer.Option(help="Its headline")] = None,
+    source: Annotated[Path | None, typer.Argument(help="A picture; without --text a folder or file of many")] = None,
+    text: Annotated[str | None, typer.Option(help="The picture's headline")] = None,
     object: Annotated[list[str] | None, typer.Option(help="Box of an object: cx,cy,w,h as fractions; may be repeated")] = None,
     entity: Annotated[list[str] | None, typer.Option(help="An entity, as it stands in the text; may be repeated")] = None,
-    documents: Annotated[Path | None, typer.Option(help="Many documents: .jsonl, .parquet or a MORE folder")] = None,
+    documents: Annotated[Path | None, typer.Option(help="The same as SOURCE")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a MORE folder")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many documents")] = None,
+    find_entities: Annotated[str | None, typer.Option(help="Who finds them: gazetteer[:FILE], spacy[:MODEL], lvlm")] = None,
+    find_objects: Annotated[str | None, typer.Option(help="Who finds them: embedded, faces, detector:MODEL, lvlm")] = None,
     model: ModelOption = TINY,
     schema: SchemaOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line")] = False,
+    out: OutOption = None,
+    merge: MergeOption = "name",
+    types: Annotated[bool, typer.Option("--types", help="Answer only what the types of step 4 allow")] = False,
+    joint: JointOption = False,
+    confidence: ConfidenceOption = False,
+    samples: Annotated[int, typer.Option(min=0, help="Draw so many traces more of each pair, and say how many agree")] = 0,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Withhold labels that are less probable")] = 0.0,
+    ray: Annotated[str | None, typer.Option(help="Address of the Ray cluster to work on; `local` for one here")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of the cluster, each with the model")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch")] = None,
 ) -> None:
-    """Say how objects relate to entities, and why."""
-    from more_r1.extraction.extract import document_of
-    from more_r1.extraction.extract import extract as run
-    from more_r1.formats import load_documents
+    """Say how objects relate to entities, and why; into files with --out, where a killed run goes on."""
+    from more_r1.extraction.extract import described
+    from more_r1.extraction.job import Job
+    from more_r1.extraction.outputs import check_outputs, extract_archive, write_outputs
 
-    if documents is not None:
-        read = load_documents(documents, split)[:limit]
-    elif image is not None and text is not None:
-        read = [document_of(image, text, object or [], entity or [])]
+    given = documents or source
+    if given is None:
+        raise typer.BadParameter("give a picture with --text, or a folder or file of many")
+    outs, relations = out or [], _schema(schema)
+    how = {"types": types, "joint": joint, "confidence": confidence, "samples": samples, "min_confidence": min_confidence}
+    job = Job(
+        source=given,
+        split=split,
+        limit=limit,
+        model=model,
+        relations=relations,
+        entities=find_entities,
+        objects=find_objects,
+        options={key: value for key, value in how.items() if value},
+    )
+    if outs and text is None:
+        with _telling("asking") as tell:
+            done = extract_archive(job, outs, merge, _labour(job, threads, ray, processes, tell))
+        if done.left_out:
+            errors.print(Text(f"{done.left_out} records left out, see {done.side_file}", style="yellow"), soft_wrap=True)
+        console.print(f"{', '.join(map(str, outs))}: {done.predictions} pairs asked", soft_wrap=True)
+        return
+    check_outputs(outs, given)
+    if text is None:
+        records = job.open().records()
     else:
-        raise typer.BadParameter("give IMAGE with --text, --object and --entity, or --documents")
-    relations, backbone = _schema(schema), _load(model, threads)
-    for prediction in run(backbone, read, relations):
-        if as_json:
-            print(prediction.model_dump_json(), flush=True)
-        else:
-            _show(prediction, relations, backbone)
+        document = described(given, text, object or [], entity or [])
+        document.open_image()
+        records = iter([document])
+    backbone = _load(model, threads)
+    worker, kept = job.worker(backbone), []
+    while some := list(islice(records, FEW)):
+        answers = worker(some)
+        for fault in answers.faults:
+            errors.print(Text(f"left out: {fault}", style="yellow"), soft_wrap=True)
+        for prediction in answers.predictions:
+            if as_json:
+                print(prediction.model_dump_json(), flush=True)
+            else:
+                _show(prediction, relations, backbone)
+        kept += answers.predictions if outs else []
+    if outs:
+        write_outputs(lambda: kept, outs, merge)
+
+
+@app.command()
+def graph(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl or .parquet of extract or evaluate")],
+    out: OutOption = None,
+    merge: MergeOption = "name",
+) -> None:
+    """Make graphs of predictions: .ttl, .jsonld, .graphml, .triples.parquet, or a folder for Neo4j."""
+    from more_r1.extraction.outputs import check_outputs, write_outputs
+    from more_r1.extraction.predictions import read_predictions
+
+    if not out:
+        raise typer.BadParameter("name what is to be written with --out")
+    check_outputs(out, predictions)
+    count = write_outputs(lambda: read_predictions(predictions), out, merge)
+    console.print(f"{', '.join(map(str, out))}: {count} pairs", soft_wrap=True)
 
 
 @app.command()
@@ -262,6 +408,22 @@ def report(run: Path, browse: Annotated[int, typer.Option(min=0, help="How many 
     from more_r1.evaluation.report import write_report
 
     console.print(f"{write_report(run, browse)}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of `more-r1 annotate`")],
+    to: Annotated[Literal["trl", "llamafactory", "ms-swift", "verl"], typer.Option(help="The trainer that is to read it")],
+    out: Annotated[Path, typer.Option(help="Folder to be")],
+    model: Annotated[Path | None, typer.Option(help="Ask as this model folder is asked; by default in full words")] = None,
+) -> None:
+    """Write accepted traces for SFT, and the pairs that stage 1 left for RL, as another trainer reads them."""
+    from more_r1.export.export import export_run, read_form
+
+    form = None if model is None else read_form(model)
+    with _telling("exporting") as tell:
+        exported = export_run(run, to, out, form, tell)
+    console.print(f"{out}: {exported.sft} traces for SFT, {exported.rl} pairs for RL", soft_wrap=True)
 
 
 def _show(prediction: Prediction, schema: Schema, backbone: Backbone) -> None:
@@ -276,8 +438,33 @@ def _show(prediction: Prediction, schema: Schema, backbone: Backbone) -> None:
         return
     for number, step in enumerate(trace.steps, 1):
         console.print(Text.assemble((f"  {number} ", "cyan"), step))
-    gold = "" if prediction.gold is None else f"   (gold: {prediction.gold})"
-    console.print(Text.assemble("  => ", (trace.answer, "bold green"), gold))
+    known = {"confidence": prediction.confidence, "agreement": prediction.agreement}
+    notes = [f"{name} {value:.3f}" for name, value in known.items() if value is not None]
+    if prediction.predicted != trace.answer:
+        notes.append(f"by itself: {trace.answer}")
+    if prediction.gold is not None:
+        notes.append(f"gold: {prediction.gold}")
+    label = (prediction.predicted or "withheld", "bold green" if prediction.predicted else "yellow")
+    console.print(Text.assemble("  => ", label, f"   ({', '.join(notes)})" if notes else ""))
+
+
+def _labour(
+    job: Job, threads: int | None, ray: str | None, processes: int, tell: Callable[[int, int], None]
+) -> Callable[[Source, Archive], None]:
+    """Who does the parts of an archive: this process, which loads the model if any is left, or a cluster."""
+
+    def here(source: Source, archive: Archive) -> None:
+        from more_r1.extraction.archive import work_through
+
+        if archive.missing(source.size):
+            work_through(source, archive, job.worker(_load(job.model, threads)), tell)
+
+    def there(source: Source, archive: Archive) -> None:
+        from more_r1.extraction.cluster import work_on_cluster
+
+        work_on_cluster(job, source.size, archive, ray or "", processes, tell)
+
+    return here if ray is None else there
 
 
 def _told(learned: Learned) -> None:

@@ -39,13 +39,14 @@ def read_jsonl(path: str | Path) -> list[Document]:
         with Path(path).open("rb") as file:
             for number, raw in enumerate(file, 1):
                 if raw.strip():
-                    documents.append(_document(raw, Place(str(path), number)))
+                    documents.append(document_of_line(raw, Place(str(path), number)))
     except OSError as error:
         Place(str(path)).refuse(f"cannot be read ({error.strerror})", "give a file of JSON lines")
     return documents
 
 
-def _document(raw: bytes, place: Place) -> Document:
+def document_of_line(raw: bytes, place: Place) -> Document:
+    """The document of one line; pictures are named relative to the file of `place`. Raises FormatError."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -63,13 +63,14 @@ def read_parquet(path: str | Path) -> list[Document]:
                 place.refuse(f"no column {', '.join(missing)}", f"a file of documents has {', '.join(_FIELDS)}")
             for batch in file.iter_batches(_ROWS, columns=list(_FIELDS)):
                 for row in batch.to_pylist():
-                    documents.append(_document(row, Place(place.file, None, f"row {len(documents) + 1}")))
+                    documents.append(document_of_row(row, Place(place.file, None, f"row {len(documents) + 1}")))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         place.refuse(f"not a readable Parquet file ({str(error).splitlines()[0]})", "write it by `write_parquet`")
     return documents
 
 
-def _document(row: dict[str, Any], place: Place) -> Document:
+def document_of_row(row: dict[str, Any], place: Place) -> Document:
+    """The document of one row; pictures are named relative to the file of `place`. Raises FormatError."""
     image = row.pop("image")
     if not isinstance(image, dict) or not isinstance(image.get("bytes") or image.get("path"), bytes | str):
         place.refuse("no picture", "give `image` as a struct of bytes and path, one of them filled")

@@ -1,0 +1,124 @@
+"""Entities and objects by the model itself: Qwen2.5-VL answers both as JSON, boxes in pixels of the picture as it saw it.
+
+What it answers is read like a stranger's file: anything that is not an item of the form asked for is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from more_r1.document import Box, Document, Entity, Object
+from more_r1.extraction.proposers.boxes import objects_of
+from more_r1.extraction.proposers.errors import takes_no_argument
+from more_r1.extraction.words import entity_at, mentions, tokenise
+from more_r1.models.generate import generate
+from more_r1.models.load import Backbone
+from more_r1.reasoning.prompt import Part, Picture, Prompt, plain
+from more_r1.schema import TYPES
+
+MAX_NEW_TOKENS = 512
+_ITEM = re.compile(r"\{[^{}]*\}")
+_KINDS = "per (a person), org (an organisation, by its logo or sign), loc (a place or landmark), misc (anything else)"
+
+
+def entities(argument: str, backbone: Backbone) -> Names:
+    """The proposer. Raises ProposerError for an argument."""
+    takes_no_argument("lvlm", argument)
+    return Names(backbone)
+
+
+def objects(argument: str, backbone: Backbone) -> Grounding:
+    """The proposer. Raises ProposerError for an argument."""
+    takes_no_argument("lvlm", argument)
+    return Grounding(backbone)
+
+
+class Names:
+    """Asks for the names in the headline; those that stand there word for word are taken."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+
+    def __call__(self, document: Document) -> tuple[Entity, ...]:
+        task = (
+            f"Headline: {plain(document.text)}\n"
+            "List the named entities of the headline, each as it stands there, with its type: "
+            f'{_KINDS}. Answer with JSON and write nothing else: [{{"name": "...", "type": "per"}}]'
+        )
+        return read_names(_ask(self._backbone, task), document.tokens)
+
+
+class Grounding:
+    """Asks for the boxes of what a headline could speak of."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+
+    def __call__(self, document: Document) -> tuple[Object, ...]:
+        picture = Picture(document.image, None, self._backbone.form.whole_pixels)
+        task = (
+            "Locate every person, logo or sign of an organisation, landmark and flag in the picture, with its type: "
+            f'{_KINDS}. Answer with JSON and write nothing else: [{{"bbox_2d": [x1, y1, x2, y2], "label": "per"}}]'
+        )
+        encoder = self._backbone.encoder
+        # The grid counts patches: the picture as the model sees it, resized to whole ones.
+        _, rows, columns = encoder.pixels(picture)[1].tolist()
+        patch: int = encoder.processor.image_processor.patch_size
+        return read_boxes(_ask(self._backbone, picture, task), columns * patch, rows * patch)
+
+
+def read_names(answer: str, tokens: tuple[str, ...]) -> tuple[Entity, ...]:
+    """The entities of an answer, in the order of the text: every mention of each name, the longer of two that overlap."""
+    found: list[tuple[int, int, str | None]] = []
+    for item in _items(answer):
+        name = item.get("name")
+        words = tokenise(name) if isinstance(name, str) else ()
+        found += [(start, start + len(words), _type(item.get("type"))) for start in mentions(words, tokens)]
+    kept: list[tuple[int, int, str | None]] = []
+    for start, end, type in sorted(found, key=lambda each: (each[0] - each[1], each[0])):
+        if all(end <= other[0] or start >= other[1] for other in kept):
+            kept.append((start, end, type))
+    return tuple(entity_at(*each) for each in sorted(kept))
+
+
+def read_boxes(answer: str, width: int, height: int) -> tuple[Object, ...]:
+    """The objects of an answer about a picture that the model saw as `width` x `height` pixels, in its order."""
+    return objects_of(
+        (-float(number), Box.from_pixels(*corners, width=width, height=height), _type(item.get("label")))
+        for number, item in enumerate(_items(answer))
+        if (corners := _corners(item.get("bbox_2d"))) is not None
+    )
+
+
+def _ask(backbone: Backbone, *parts: Part) -> str:
+    return generate(backbone, [Prompt((parts,))], MAX_NEW_TOKENS)[0]
+
+
+def _items(answer: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects of an answer, one by one: around them may be words or a fence, and the last may be cut off."""
+    for match in _ITEM.finditer(answer):
+        try:
+            item = json.loads(match[0])
+        except (ValueError, RecursionError):
+            continue
+        yield item
+
+
+def _corners(values: object) -> tuple[float, float, float, float] | None:
+    if not isinstance(values, list) or len(values) != 4 or not all(type(value) in (int, float) for value in values):
+        return None
+    try:
+        left, top, right, bottom = (float(value) for value in values)
+    except OverflowError:
+        return None
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        return None
+    return min(left, right), min(top, bottom), max(left, right), max(top, bottom)
+
+
+def _type(given: object) -> str | None:
+    return given if isinstance(given, str) and given in TYPES else None
