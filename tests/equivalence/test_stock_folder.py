@@ -13,6 +13,7 @@ from more_r1.cli import main
 from more_r1.formats import load_documents
 from more_r1.models.load import load_backbone
 from more_r1.reasoning.prompt import PromptForm
+from more_r1.schema import Schema
 
 RECIPE = """
 epochs: 1
@@ -67,5 +68,6 @@ def test_stock_folder_goes_through_sft_evaluate_and_extract(
     question = ("--text", "Maya wins", "--object", "0.5,0.5,0.4,0.4", "--entity", "Maya", "--json")
     run(monkeypatch, "extract", picture, *question, "--model", stock_folder)
     answer = json.loads(capsys.readouterr().out)
-    assert (answer["tokens"], answer["span"], answer["predicted"]) == (["Maya", "wins"], [0, 1], None)
+    assert (answer["tokens"], answer["span"]) == (["Maya", "wins"], [0, 1])
+    assert answer["predicted"] in Schema.more().labels  # by force: the folder's model was never trained
     assert answer["completion"]
