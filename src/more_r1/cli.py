@@ -415,10 +415,11 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of `more-r1 annotate`")],
     to: Annotated[Literal["trl", "llamafactory", "ms-swift", "verl"], typer.Option(help="The trainer that is to read it")],
     out: Annotated[Path, typer.Option(help="Folder to be")],
-    model: Annotated[Path | None, typer.Option(help="Ask as this model folder is asked; by default in full words")] = None,
+    model: Annotated[str | None, typer.Option(help="Ask as this model folder is asked; by default in full words")] = None,
 ) -> None:
     """Write accepted traces for SFT, and the pairs that stage 1 left for RL, as another trainer reads them."""
-    from more_r1.export.export import export_run, read_form
+    from more_r1.export.export import export_run
+    from more_r1.models.load import read_form
 
     form = None if model is None else read_form(model)
     with _telling("exporting") as tell:

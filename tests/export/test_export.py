@@ -30,12 +30,12 @@ from PIL import Image
 
 from more_r1.cli import main
 from more_r1.document import Box, Document, Entity, Object, Pair, Span
-from more_r1.export.export import export_run, read_form
+from more_r1.export.export import export_run
 from more_r1.export.files import Lines, write_parquet
 from more_r1.export.forms import COLUMNS, TRAINERS, Item, Trainer, harmless, row
 from more_r1.export.pictures import png, shown
 from more_r1.formats.more import write_more
-from more_r1.models.load import Backbone, ModelError
+from more_r1.models.load import Backbone, ModelError, read_form
 from more_r1.reasoning.prompt import Picture, PromptForm
 from more_r1.reasoning.trace import Trace
 from more_r1.schema import Schema
@@ -422,6 +422,7 @@ def test_traces_of_other_data_are_refused(benchmark_dir: Path, run: Run, tmp_pat
 
 def test_a_model_folder_says_how_to_ask(random_tiny_dir: Path, tmp_path: Path) -> None:
     assert read_form(random_tiny_dir) == FORM
+    assert read_form("tiny").wording == "short"
     with pytest.raises(ModelError, match="no model folder"):
         read_form(tmp_path)
     (tmp_path / "config.json").write_text("{}")

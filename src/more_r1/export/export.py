@@ -27,7 +27,7 @@ from more_r1.export.files import Lines, Rows, write_parquet
 from more_r1.export.forms import COLUMNS, Item, Trainer, row
 from more_r1.formats.fault import quoted
 from more_r1.formats.traces import Key, read_traces
-from more_r1.models.load import FORM_FILE, ModelError
+from more_r1.models.load import FORM_FILE
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 from more_r1.training.examples import draw
@@ -95,19 +95,6 @@ def export_run(
         (folder / FORM_FILE).write_text(form.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _describe(folder, trainer, [name for name, pairs in parts.items() if pairs])
     return Exported(len(traces), len(rest))
-
-
-def read_form(model: Path) -> PromptForm:
-    """How a model folder is to be asked, without its weights; PromptForm() for a stock one. Raises ModelError."""
-    if not (model / "config.json").is_file():
-        raise ModelError(f"{model}: no model folder (it has no config.json)")
-    file = model / FORM_FILE
-    if not file.is_file():
-        return PromptForm()
-    try:
-        return PromptForm.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise ModelError(f"{file}: not a prompt form ({' '.join(str(error).split())[:300]})") from error
 
 
 def _pairs(run: Path) -> tuple[list[tuple[Sample, str]], list[Sample]]:

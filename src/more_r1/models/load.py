@@ -97,6 +97,15 @@ def load_backbone(
     return Backbone(model.to(device).eval(), Encoder(processor), _read_form(form), _read_temperature(calibration))
 
 
+def read_form(name_or_dir: str | Path) -> PromptForm:
+    """How a model folder, or a shipped model, is asked, without reading its weights. Raises ModelError."""
+    folder = Path(_resolve(name_or_dir))
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no model folder (it has no config.json)")
+    file = folder / FORM_FILE
+    return _read_form(str(file) if file.is_file() else None)
+
+
 def save_calibration(calibration: Calibration, name_or_dir: str | Path) -> Path:
     """Write it into a model's folder, whole or not at all. Raises ModelError for a model that is no folder here."""
     folder = Path(_resolve(name_or_dir))
