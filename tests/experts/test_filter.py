@@ -349,4 +349,5 @@ def test_a_repeated_step_is_caught(one: tuple[Trace, tuple[str, str]], later: in
     steps = list(trace.steps)
     steps[later] = steps[earlier]
     verdict = judged(Trace(tuple(steps), trace.answer), trace.answer, types)
-    assert verdict == {3: "types", 4: "candidates"}.get(later, "repetition")
+    # Of two types that allow no label, step 5 has only "none" to say, and other steps may say it, too.
+    assert verdict in {3: ("types",), 4: ("candidates", "repetition")}.get(later, ("repetition",))

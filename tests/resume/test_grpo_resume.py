@@ -71,7 +71,9 @@ def test_killed_at_random_moments(halfway: Halfway, whole: tuple[str, Path], tmp
     lasts = {name: median(event[f"seconds_{name}"] for event in times) for name in ("rollout", "train")}
     lengths = (lasts["rollout"], lasts["train"], SAVE)
     killed: Counter[str] = Counter()
-    while killed.total() < KILLS[way]:
+    # On a busy machine a kill may miss its phase: go on until each phase has had its share.
+    while killed.total() < KILLS[way] or not all(killed[name] > KILLS[way] / 10 for name in PHASES[:3]):
+        assert killed.total() < 3 * KILLS[way], killed
         phases = SERVER.Value("i", 0)
         process = SERVER.Process(target=child, args=(settings, {}, phases))
         process.start()
@@ -88,7 +90,6 @@ def test_killed_at_random_moments(halfway: Halfway, whole: tuple[str, Path], tmp
         if (out / "result.json").exists():
             assert_same(out, wanted)
             shutil.rmtree(out)
-    assert all(killed[name] > killed.total() / 10 for name in PHASES[:3]), killed
     finish(settings)
     assert_same(out, wanted)
 
