@@ -296,7 +296,10 @@ def test_swapped_texts_are_caught_where_steps_4_and_5_say_what_they_must(
     steps[first], steps[second] = steps[second], steps[first]
     verdict = judged(Trace(tuple(steps), trace.answer), trace.answer, types)
     # What steps 1 to 3 and 6 say is in free words, which no pattern can tell apart.
-    assert verdict == ("types" if 3 in places else "candidates" if 4 in places else "accepted")
+    wanted = "types" if 3 in places else "candidates" if 4 in places else "accepted"
+    # Of two types that allow no label, step 5 has only "none" to say, and what is there now may say it, too.
+    lucky = wanted == "candidates" and trace.candidates == (NONE,) and "none" in steps[4]
+    assert verdict == ("accepted" if lucky else wanted)
 
 
 @given(ORACLE, st.sampled_from(SCHEMA.labels))
