@@ -17,6 +17,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from more_r1.formats.fault import Place
+from more_r1.formats.paths import sync
 from more_r1.formats.traces import Key, TraceRecord, read_traces
 from more_r1.training.recipe import RecipeError
 
@@ -36,7 +37,7 @@ class Lines:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._lock = threading.Lock()
         _mend(self._file, path)
-        _sync_folder(path.parent)
+        sync(path.parent)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one line. What of it was written before an error (a full disk) is taken back."""
@@ -133,11 +134,3 @@ def _mend(file: int, path: Path) -> None:
     except ValueError:
         os.ftruncate(file, end)
     os.fsync(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,7 +25,7 @@ from more_r1.experts.filter import Bounds, judge_trace
 from more_r1.experts.journal import TRACES, Lines
 from more_r1.experts.question import known_types
 from more_r1.experts.reply import Reply
-from more_r1.formats.paths import replacing
+from more_r1.formats.oracle import OracleFact, write_oracle
 from more_r1.formats.traces import TraceRecord, read_completions, read_traces
 from more_r1.models.load import fingerprint, load_backbone
 from more_r1.models.sampling import Sampling, rollout_seed, sample
@@ -181,20 +181,8 @@ def _choose(expert: SelfTaught, samples: Sequence[Sample], draw_seed: int, file:
     except OSError as error:
         raise RecipeError(f"expert.examples={expert.examples}: cannot be read ({error.strerror}); give JSONL") from error
     chosen = [samples[index] for index in draw([one.label for one in samples], expert.example_share, draw_seed)]
-    with replacing(file) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as lines:
-        for one in chosen:
-            if one.key in written:
-                image, object, span = one.key
-                lines.write(
-                    _Example(img_id=image, object=object, span=span, completion=written[one.key]).model_dump_json() + "\n"
-                )
-
-
-class _Example(Recipe):
-    img_id: str
-    object: str
-    span: tuple[int, int]
-    completion: str
+    keys = [one.key for one in chosen if one.key in written]
+    write_oracle((OracleFact(img_id=i, object=o, span=s, completion=written[i, o, s]) for i, o, s in keys), file)
 
 
 def _ask(

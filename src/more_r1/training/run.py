@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
+from more_r1.formats.paths import sync
 from more_r1.training.recipe import Recipe, RecipeError
 
 # accelerate warns about tied weights at every checkpoint; they are tied again on loading.
@@ -98,9 +99,9 @@ class Run:
         if accelerator.is_main_process:
             (part / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
             for file in part.iterdir():
-                _sync(file)
+                sync(file)
             part.rename(new)
-            _sync(self._checkpoints)
+            sync(self._checkpoints)
             for old in self._checkpoints.iterdir():
                 if old != new:
                     shutil.rmtree(old)
@@ -152,13 +153,5 @@ def write_atomically(file: Path, text: str) -> None:
     """Write a file so that it is complete or absent, whenever the process dies."""
     part = file.with_name(f".{file.name}.part")
     part.write_text(text, encoding="utf-8")
-    _sync(part)
+    sync(part)
     part.replace(file)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
