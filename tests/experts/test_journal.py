@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from more_r1.experts.journal import Journal
 from more_r1.formats.fault import FormatError
 from more_r1.formats.traces import TraceRecord, read_completions, read_traces
-from more_r1.training.recipe import RecipeError
 
 
 def record(number: int, attempt: int = 1, final: bool = True, **more: object) -> TraceRecord:
@@ -89,7 +88,7 @@ def _try(folder: Path, answer: multiprocessing.queues.Queue[str]) -> None:
     try:
         with Journal(folder):
             answer.put("in")
-    except RecipeError as error:
+    except FormatError as error:
         answer.put(str(error))
 
 
@@ -105,7 +104,7 @@ def test_two_runs_on_one_folder_are_refused_until_the_first_is_gone(tmp_path: Pa
 
     with Journal(tmp_path):
         assert "another run writes here" in other()
-        with pytest.raises(RecipeError, match="another run writes here"):
+        with pytest.raises(FormatError, match="another run writes here"):
             Journal(tmp_path)
     assert other() == "in"
 

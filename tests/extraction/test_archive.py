@@ -156,7 +156,7 @@ def test_parts_that_are_there_are_not_asked_again(tmp_path: Path, small_parts: N
 
 def test_another_run_does_not_go_on_here(tmp_path: Path, small_parts: None) -> None:
     job = Job(source=folder_of(tmp_path / "data", 4))
-    with Archive(tmp_path / "parts", job.identity(job.open())), pytest.raises(ArchiveError, match="another run writes here"):
+    with Archive(tmp_path / "parts", job.identity(job.open())), pytest.raises(FormatError, match="another run writes here"):
         Archive(tmp_path / "parts", job.identity(job.open()))
     other = job.model_copy(update={"objects": "faces"})
     with pytest.raises(ArchiveError, match="another objects"):

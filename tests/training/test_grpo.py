@@ -284,6 +284,18 @@ def test_a_difficulty_of_other_data_is_refused(halfway: Halfway, tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_difficulty_of_another_model_is_refused(halfway: Halfway, tmp_path: Path) -> None:
+    done = run_grpo(halfway.grpo(tmp_path / "run", most_steps=2, validate_every=9))
+    with pytest.raises(RecipeError, match=r"^difficulty=.*: measured on .*, which has other weights than model=.*run/final"):
+        run_grpo(halfway.grpo(tmp_path / "again", model=str(done.out / "final")))
+    assert not (tmp_path / "again").exists()
+    figures = halfway.difficulty / FIGURES
+    older = tmp_path / "older"
+    shutil.copytree(halfway.difficulty, older)
+    (older / FIGURES).write_text(json.dumps({**json.loads(figures.read_text()), "weights": None}))
+    run_grpo(halfway.grpo(tmp_path / "again", model=str(done.out / "final"), difficulty=older, most_steps=1))
+
+
 def test_a_pool_without_pairs_for_the_mixing_is_refused(halfway: Halfway, tmp_path: Path) -> None:
     known, (easy, _) = numbers(halfway), read_pools(halfway.difficulty)
     pool = only(halfway, tmp_path / "pool", {known[one.key] for one in easy})

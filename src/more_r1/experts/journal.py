@@ -14,12 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from more_r1.formats.fault import Place
-from more_r1.formats.paths import sync
+from more_r1.formats.paths import lock, sync
 from more_r1.formats.traces import Key, TraceRecord, read_traces
-from more_r1.training.recipe import RecipeError
 
 TRACES = "traces.jsonl"
 SENT = "sent.jsonl"
@@ -59,16 +56,11 @@ class Lines:
 
 
 class Journal:
-    """The records of one folder. Another process that has it open is a RecipeError, a broken file a FormatError."""
+    """The records of one folder. FormatError if another process has it open, or a file is broken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RecipeError(f"out={folder}: another run writes here; wait for it, or give another out=") from None
+        self._lock = lock(folder)
         try:
             self._traces, self._sent = Lines(folder / TRACES), Lines(folder / SENT)
             self.records = read_traces(folder / TRACES)

@@ -18,13 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from more_r1.document import Document
 from more_r1.extraction.captions import Record
 from more_r1.extraction.raw import Source
 from more_r1.formats.fault import Fault, FormatError, Place, quoted
-from more_r1.formats.paths import replacing
+from more_r1.formats.paths import lock, replacing
 from more_r1.reasoning.prediction import Prediction
 
 PART = 64
@@ -86,19 +84,15 @@ class ArchiveError(ValueError):
 
 
 class Archive:
-    """The parts of one run. Raises ArchiveError if the folder holds another run's, or if another process works on it.
+    """The parts of one run. Raises ArchiveError if the folder holds another run's, FormatError if another process
+    works on it.
 
     `identity` is all that decides the answers, as plain JSON.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ArchiveError(f"{folder}: another run writes here; wait for it, or give another --out") from None
+        self._lock = lock(folder)
         file = folder / "run.json"
         if file.exists():
             try:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from more_r1.formats.fault import Place, quoted
+from more_r1.formats.lines import read_lines
 from more_r1.formats.paths import replacing
 
 
@@ -29,18 +29,7 @@ class OracleFact(BaseModel):
 
 def read_oracle(path: Path) -> list[OracleFact]:
     """All pairs in the order of the file. Raises FormatError with the line that cannot be read."""
-    facts = []
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                facts.append(OracleFact.model_validate_json(raw))
-            except ValidationError as error:
-                first = error.errors()[0]
-                what = f"malformed line: {'.'.join(map(str, first['loc']))} {first['msg']}".replace(":  ", ": ")
-                Place(str(path), number, quoted(raw[:200].decode("utf-8", "replace"))).refuse(
-                    what, "write one JSON object a line, as `more-r1 data synth` does, or delete the file"
-                )
-    return facts
+    return read_lines(path, OracleFact, "write one JSON object a line, as `more-r1 data synth` does, or delete the file")
 
 
 def write_oracle(facts: Iterable[OracleFact], path: Path) -> None:

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from more_r1.formats.fault import Place
+
 # Linux holds 255 bytes in a file name; longer ones make every later call fail in its own way.
 _MAX_NAME = 255
 
@@ -40,6 +44,17 @@ def replacing(path: Path) -> Iterator[Path]:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def lock(folder: Path) -> FileLock:
+    """Make a folder this process's own until the lock is released. Raises FormatError if another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        Place(str(folder)).refuse("another run writes here", "wait for it, or give another out")
+    return held
 
 
 def sync(path: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from more_r1.formats.fault import Place, quoted
+from more_r1.formats.lines import read_lines
 
 ACCEPTED = "accepted"
 Key = tuple[str, str, tuple[int, int]]
@@ -60,15 +59,13 @@ class _Completion(BaseModel):
     final: bool = True
 
 
-M = TypeVar("M", bound=BaseModel)
-
-
 def read_traces(path: Path) -> list[TraceRecord]:
     """All records in the order of the file, a half-written last line left out.
 
     Raises FormatError with the line that cannot be read, OSError where the file cannot.
     """
-    return _read(path, TraceRecord, "write one JSON object a line, as `more-r1 annotate` does, or delete the line")
+    mend = "write one JSON object a line, as `more-r1 annotate` does, or delete the line"
+    return read_lines(path, TraceRecord, mend, appended=True)
 
 
 def read_completions(path: Path) -> dict[Key, str]:
@@ -77,24 +74,9 @@ def read_completions(path: Path) -> dict[Key, str]:
     A line without `verdict` counts as accepted. Raises as `read_traces`.
     """
     mend = "write one JSON object a line with img_id, object, span and completion, or delete the line"
-    lines = _read(path, _Completion, mend)
+    lines = read_lines(path, _Completion, mend, appended=True)
     return {
         (line.img_id, line.object, line.span): line.completion
         for line in lines
         if line.completion is not None and line.final and line.verdict == ACCEPTED
     }
-
-
-def _read(path: Path, model: type[M], mend: str) -> list[M]:
-    records = []
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                records.append(model.model_validate_json(raw))
-            except ValidationError as error:
-                if not raw.endswith(b"\n"):
-                    break  # a kill cut it short; what is whole but for its line end was read
-                first = error.errors(include_url=False)[0]
-                what = " ".join(f"malformed line: {'.'.join(map(str, first['loc']))} {first['msg']}".split())
-                Place(str(path), number, quoted(raw[:200].decode("utf-8", "replace"))).refuse(what, mend)
-    return records

@@ -94,9 +94,10 @@ def run_difficulty(recipe: DifficultyRecipe, progress: Callable[[int, int], None
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     backbone = load_backbone(recipe.model)
+    weights = fingerprint(backbone)
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
     backbone = replace(backbone, form=backbone.form.model_copy(update=given))
-    key = _key(recipe, backbone, schema, pool)
+    key = _key(recipe, weights, backbone.form, schema, pool)
 
     complete = (recipe.out / LINES).exists()
     processes.wait_for_everyone()  # nobody writes before all have looked
@@ -110,7 +111,7 @@ def run_difficulty(recipe: DifficultyRecipe, progress: Callable[[int, int], None
         documents = len({one.document.id for one in pool})
         console.print(f"{len(pool)} pairs of {documents} documents to ask about", soft_wrap=True)
         measured = _ask(recipe, backbone, schema, pool, key, progress)
-    found = figures(measured, recipe.threshold, recipe.model, key)
+    found = figures(measured, recipe.threshold, recipe.model, weights, key)
     if processes.is_main_process:
         _write(recipe.out / FIGURES, found.model_dump_json(indent=2) + "\n")
         _write(recipe.out / LINES, "".join(map(line, measured)))  # last: where the lines are, the figures are
@@ -232,10 +233,11 @@ def _kept(file: Path, key: str, chunks: Sequence[Sequence[Sample]]) -> list[list
     return kept
 
 
-def _key(recipe: DifficultyRecipe, backbone: Backbone, schema: Schema, pool: Sequence[Sample]) -> str:
+def _key(recipe: DifficultyRecipe, weights: str, form: PromptForm, schema: Schema, pool: Sequence[Sample]) -> str:
     """What the answers depend on: weights, form, schema, pairs, and how they are asked."""
     drawing = "" if recipe.samples == 0 else f"{recipe.samples} {recipe.sampling.model_dump_json()} {recipe.seed}"
-    digest = hashlib.sha256(f"{fingerprint(backbone)} {schema.model_dump_json()} {recipe.max_new_tokens} {drawing}".encode())
+    asking = f"{form.model_dump_json()} {schema.model_dump_json()} {recipe.max_new_tokens} {drawing}"
+    digest = hashlib.sha256(f"{weights} {asking}".encode())
     for one in pool:
         about = f"{one.key} {one.label} {one.document.tokens} {one.document.object(one.pair.object).box}"
         digest.update(about.encode("utf-8", "surrogatepass"))

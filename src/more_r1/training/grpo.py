@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from more_r1.formats.paths import replacing
-from more_r1.models.load import load_backbone
+from more_r1.models.load import fingerprint, load_backbone
 from more_r1.models.lora import Lora, add_lora
 from more_r1.models.vision import frozen_copy
 from more_r1.reasoning.prompt import PromptForm
@@ -140,6 +140,11 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     disable_progress_bar()  # transformers' own; it would tear ours
     set_seed(recipe.seed)  # adapters begin at random
     backbone = load_backbone(recipe.model)
+    if figures.weights not in (None, fingerprint(backbone)):
+        raise RecipeError(
+            f"difficulty={recipe.difficulty}: measured on {figures.model}, which has other weights than model={recipe.model}; "
+            "run `more-r1 difficulty` with this model"
+        )
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
     backbone = replace(backbone, form=backbone.form.model_copy(update=given))
     rewards(schema, backbone.form.reasoning, recipe.rewards)  # refuses what does not go together, before anything is written

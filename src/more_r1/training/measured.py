@@ -69,6 +69,8 @@ class Difficulty(BaseModel):
     fingerprint: str
     """A hash of all that the answers depend on: model, questions and how they were asked."""
     model: str
+    weights: str | None = None
+    """A hash of the model alone; None in folders from before it was kept."""
     threshold: float = Field(gt=0, le=1)
     easy: int
     hard: int
@@ -84,13 +86,14 @@ def split(measured: Sequence[Measured], threshold: float) -> tuple[list[Measured
     return easy, [one for one in measured if one.passed / one.asked < threshold]
 
 
-def figures(measured: Sequence[Measured], threshold: float, model: str, fingerprint: str) -> Difficulty:
+def figures(measured: Sequence[Measured], threshold: float, model: str, weights: str, fingerprint: str) -> Difficulty:
     """Count the pairs."""
     easy, hard = (Counter(one.label for one in part) for part in split(measured, threshold))
     passed = Counter(one.passed for one in measured)
     return Difficulty(
         fingerprint=fingerprint,
         model=model,
+        weights=weights,
         threshold=threshold,
         easy=easy.total(),
         hard=hard.total(),
