@@ -11,20 +11,11 @@ from random import Random
 
 import pytest
 import yaml
+from command import run
 from halves import Halfway
 
-from more_r1.cli import main
 from more_r1.formats import load_documents
 from more_r1.schema import Schema
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run `more-r1 ARGUMENTS` in this process; its exit code."""
-    monkeypatch.setattr("sys.argv", ["more-r1", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
-        raise SystemExit(0)
-    return int(exit.value.code or 0)
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
+from command import run
 from misbehaving import KEY, Asked, command, good, recipe, records, serving, write_data
 
-from more_r1.cli import main
 from more_r1.experts.annotate import AnnotateRecipe, drawn, plan, run_annotate
 from more_r1.experts.desk import Figures
 from more_r1.experts.reply import ExpertError
@@ -34,15 +34,6 @@ PAIRS, KILLS = int(os.environ.get("MORE_R1_ANNOTATE_PAIRS", "60")), int(os.envir
 
 def silent(_: Figures) -> None:
     pass
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run `more-r1 ARGUMENTS` in this process; its exit code."""
-    monkeypatch.setattr("sys.argv", ["more-r1", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
-        raise SystemExit(0)
-    return int(exit.value.code or 0)
 
 
 def file_of(recipe: AnnotateRecipe, folder: Path) -> Path:

@@ -9,23 +9,15 @@ from pathlib import Path
 import networkx
 import pytest
 import rdflib
+from command import run
 from PIL import Image
 from rdflib.namespace import RDF
 
-from more_r1.cli import main
 from more_r1.extraction.graph_files import VOCABULARY
 from more_r1.extraction.predictions import read_predictions
 from more_r1.formats import load_documents
 
 HEADLINE = "Eileen Collins, first woman to command a Space Shuttle, poses at NASA's Johnson Space Center in Houston"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["more-r1", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
-        raise SystemExit(0)
-    return int(exit.value.code or 0)
 
 
 def test_from_a_raw_folder_to_graphs_in_one_command(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Discriminator, Field
 
 from more_r1.training.recipe import Recipe, RecipeError, load_recipe
 
@@ -23,12 +23,23 @@ class Inner(Recipe):
     pixels: int = 10
 
 
+class Square(Recipe):
+    kind: Literal["square"] = "square"
+    side: int = 1
+
+
+class Circle(Recipe):
+    kind: Literal["circle"] = "circle"
+    radius: int = 1
+
+
 class Outer(Recipe):
     lr: float = Field(default=0.1, gt=0)
     out: Path = Path("runs/x")
     data: Path | None = None
     inner: Inner = Inner()
     parts: tuple[Part, ...] = ()
+    form: Annotated[Square | Circle, Discriminator("kind")] = Square()
 
 
 def write(folder: Path, text: str) -> Path:
@@ -63,7 +74,8 @@ def test_any_number_comes_back_from_the_command_line(tmp_path_factory: pytest.Te
         ("lr: 1", ["inner.oder=paper"], ["r.yaml", "unknown key inner.oder", "did you mean inner.order?"]),
         ("lr: 1", ["order=paper"], ["unknown key order", "did you mean inner.order?"]),
         ("parts: [{nme: a}]", [], ["unknown key parts.0.nme", "did you mean parts.name?"]),
-        ("lr: 1", ["zzzzzz=1"], ["unknown key zzzzzz", "the keys are lr, out, data, inner, parts"]),
+        ("lr: 1", ["zzzzzz=1"], ["unknown key zzzzzz", "the keys are lr, out, data, inner, parts, form"]),
+        ("form: {kind: circle, radus: 2}", [], ["unknown key form.radus", "did you mean form.radius?"]),
         ("lr: fast", [], ["r.yaml", "lr:", "'fast'"]),
         ("lr: -1", [], ["lr:", "greater than 0", "-1"]),
         ("inner: {order: sideways}", [], ["inner.order", "'shared' or 'paper'", "sideways"]),

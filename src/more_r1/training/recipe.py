@@ -91,8 +91,13 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
         value = "" if isinstance(given, dict | list) else f" (given: {given!r})"
         named = f"{key}: " if key else ""  # a fault of the recipe as a whole has no key
         return f"{named}{faults[0]['msg'].removeprefix('Value error, ')}{value}"
-    *place, last = (part for part in faults[0]["loc"] if isinstance(part, str))
     known = list(_keys(model))
+    *path, last = (part for part in faults[0]["loc"] if isinstance(part, str))
+    place: list[str] = []
+    for part in path:
+        if ".".join([*place, part]) in known:  # not the kind of a section that has several
+            place.append(part)
+    key = ".".join([*(str(part) for part in faults[0]["loc"][:-1] if part in place or isinstance(part, int)), last])
     # A right key at a wrong depth is as near as a misspelt one at the right depth.
     siblings = [name for name in known if name.split(".")[:-1] == place]
     near = get_close_matches(".".join([*place, last]), siblings, 1) or [name for name in known if name.split(".")[-1] == last]
