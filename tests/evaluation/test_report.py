@@ -95,7 +95,9 @@ def test_texts_from_data_stay_texts(tmp_path: Path) -> None:
     fields = {"document": HOSTILE, "tokens": [HOSTILE, "x"], "object": HOSTILE, "span": [0, 1], "image": HOSTILE}
     run = tmp_path / "<b>run"
     run.mkdir()
-    write(run, [record(0, HOSTILE, HOSTILE, **fields), record(1, HOSTILE, None, completion=HOSTILE, **fields)])
+    answered = f"<think> Step 1: {HOSTILE} </think><answer>{HOSTILE}</answer>"
+    texts = ((HOSTILE, HOSTILE), (None, HOSTILE), (HOSTILE, answered), ("/a", "<answer>/a</answer>"))
+    write(run, [record(n, HOSTILE, label, completion=text, **fields) for n, (label, text) in enumerate(texts)])
     (run / "recipe.yaml").write_text(HOSTILE.replace("\ud800", ""))
     html = write_report(run).read_text(encoding="utf-8")
     found = Page(html)

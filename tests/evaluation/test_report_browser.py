@@ -115,6 +115,22 @@ def test_steps_headline_and_answers_are_shown(page: WebDriver) -> None:
     assert verdict[verdict.index("Gold") + 1] == LABEL and verdict[verdict.index("Predicted") + 1] == f"{OTHER} ✗"
 
 
+def test_confidence_is_shown_and_the_steps_of_what_was_withheld_or_overruled(browser: WebDriver, tmp_path: Path) -> None:
+    said = Trace(STEPS, LABEL).render()
+    withheld = record(0, None, None, abstained=True, confidence=0.314, completion=said)
+    overruled = record(1, None, OTHER, confidence=0.5, agreement=0.75, completion=said)  # read jointly
+    browser.get(write_report(write(tmp_path, [withheld, overruled])).as_uri())
+    for name, rows in (
+        ("person_0", {"Predicted": "withheld ?", "Confidence": "31 %"}),
+        ("person_1", {"Predicted": f"{OTHER} ?", "Confidence": "50 %", "Agreement": "75 %"}),
+    ):
+        open_object(browser, name)
+        verdict = browser.find_element(By.ID, "verdict").text.splitlines()
+        shown = dict(zip(verdict[::2], verdict[1::2], strict=True))
+        assert {key: value for key, value in shown.items() if key in ("Predicted", "Confidence", "Agreement")} == rows
+        assert [element.text for element in browser.find_elements(By.CSS_SELECTOR, "#steps li")] == list(STEPS)
+
+
 def test_a_broken_form_is_shown_as_it_came(page: WebDriver) -> None:
     open_object(page, "person_3")
     assert page.find_element(By.ID, "completion").text == "<think> Step 1: I stop here"

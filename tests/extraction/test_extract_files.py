@@ -18,6 +18,7 @@ from more_r1.extraction.predictions import read_predictions
 from more_r1.formats import load_documents
 
 HEADLINE = "Eileen Collins, first woman to command a Space Shuttle, poses at NASA's Johnson Space Center in Houston"
+OTHER = "Grace Hopper of the United States Navy, who wrote the first compiler, at the Pentagon in 1984"
 
 
 def test_from_a_raw_folder_to_graphs_in_one_command(
@@ -61,18 +62,22 @@ def test_from_a_raw_folder_to_graphs_in_one_command(
 
 
 def test_photographs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import matplotlib
     from skimage import data
 
     for name, picture in (("astronaut", data.astronaut()), ("coffee", data.coffee())):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
-    (tmp_path / "captions.csv").write_text(f'image,text\nastronaut.png,"{HEADLINE}"\ncoffee.png,A cup of coffee in Paris\n')
+    with Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")) as picture:  # public domain, too
+        picture.save(tmp_path / "hopper.png")
+    captions = ["image,text", f'astronaut.png,"{HEADLINE}"', "coffee.png,A cup of coffee in Paris", f'hopper.png,"{OTHER}"']
+    (tmp_path / "captions.csv").write_text("\n".join(captions) + "\n")
     found = ("--find-objects", "faces", "--find-entities", "spacy")
     assert run(monkeypatch, "extract", tmp_path, *found, "--json") == 0
     shown = capsys.readouterr()
     asked = [json.loads(line) for line in shown.out.splitlines()]
     named = {" ".join(each["tokens"][slice(*each["span"])]) for each in asked}
-    assert {each["document"] for each in asked} == {"astronaut.png"}
-    assert {"Eileen Collins", "NASA", "Houston"} <= named
+    assert {each["document"] for each in asked} == {"astronaut.png", "hopper.png"}
+    assert {"Eileen Collins", "NASA", "Houston", "Grace Hopper", "Pentagon"} <= named
     assert "coffee.png" in shown.err and "no object" in shown.err
     assert run(monkeypatch, "extract", tmp_path / "astronaut.png", "--text", HEADLINE, "--entity", "NASA", *found[:2]) == 0
     assert "[ NASA ] 's" in capsys.readouterr().out.replace("\n", " ")

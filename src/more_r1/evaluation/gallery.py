@@ -18,6 +18,7 @@ from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import NONE, Relation, Schema
 
 T = TypeVar("T")
+_SHOWN = {"object", "entity", "span", "gold", "predicted", "abstained", "confidence", "agreement", "hops", "completion"}
 PICTURE_SIDE = 480  # pixels of the longer side
 
 
@@ -71,7 +72,7 @@ def page_data(predictions: Iterable[Prediction], run: Path) -> dict[str, Any]:
         if key not in documents:
             documents[key] = len(shown)
             shown.append({"id": prediction.document, "tokens": prediction.tokens, **picture(prediction.image, run)})
-        own = prediction.model_dump(include={"object", "entity", "span", "gold", "predicted", "hops", "completion"})
+        own = prediction.model_dump(include=_SHOWN)
         pairs.append({**own, "document": documents[key], "corners": corners(prediction.box), "steps": _steps(prediction)})
     return {"documents": shown, "pairs": pairs}
 
@@ -85,12 +86,17 @@ def corners(box: tuple[float, float, float, float]) -> tuple[float, float, float
 
 def _steps(prediction: Prediction) -> tuple[str, ...]:
     """The steps of the completion; none where it has none or broke the form."""
-    label = prediction.predicted
-    if label is None:
+    if prediction.predicted is None and not prediction.abstained:
         return ()
-    # That the answer is a label was checked when the pair was evaluated: here it is a schema of its own.
-    relations = () if label == NONE else (Relation(label=label, meaning=""),)
-    trace = prediction.trace(Schema(relations=relations), PromptForm())
+    # The completion's own answer, which joint reading may have overruled. That it is a label was checked when the pair was
+    # asked: here it is a schema of its own.
+    _, _, answer = prediction.completion.rpartition("<answer>")
+    label = answer.removesuffix("</answer>").strip()
+    try:
+        relations = () if label == NONE else (Relation(label=label, meaning=""),)
+        trace = prediction.trace(Schema(relations=relations), PromptForm())
+    except ValidationError:
+        return ()
     return trace.steps if trace else ()
 
 

@@ -18,7 +18,8 @@
   const outcome = (pair) => pair.outcome ?? (pair.gold === null ? "unknown" : pair.predicted === pair.gold ? "right" : "wrong");
   const isGood = (pair) => ["right", "accepted"].includes(outcome(pair));
   const sign = (pair) => ({ unknown: "?", open: "…" })[outcome(pair)] ?? (isGood(pair) ? "✓" : "✗");
-  const predicted = (pair) => pair.predicted ?? "broken form";
+  const predicted = (pair) => pair.predicted ?? (pair.abstained ? "withheld" : "broken form");
+  const share = (value) => (value === null || value === undefined ? null : `${Math.round(100 * value)} %`);
   const summary = (pair) => {
     if (pair.calls) return isGood(pair) ? pair.gold : `${pair.gold} · ${pair.calls.map((call) => call.verdict).join(", ")}`;
     return isGood(pair) || pair.gold === null ? predicted(pair) : `${pair.gold} → ${predicted(pair)}`;
@@ -98,8 +99,9 @@
     at("headline").replaceChildren(run(0, start), " ", make("mark", run(start, end)), " ", run(end));
     const rows = pair.calls
       ? [["Gold", pair.gold], ["In the end", `${outcome(pair)} ${sign(pair)}`], ["Object", pair.object], ["Document", id]]
-      : [["Gold", pair.gold ?? "unknown"], ["Predicted", `${predicted(pair)} ${sign(pair)}`], ["Object", pair.object],
-        ["Document", id], ["Hops", pair.hops]];
+      : [["Gold", pair.gold ?? "unknown"], ["Predicted", `${predicted(pair)} ${sign(pair)}`],
+        ["Confidence", share(pair.confidence)], ["Agreement", share(pair.agreement)],
+        ["Object", pair.object], ["Document", id], ["Hops", pair.hops]];
     at("verdict").replaceChildren(...facts(rows));
     const { steps, completion } = pair.calls ? { steps: [], completion: "" } : pair;
     at("steps").replaceChildren(...steps.map((step) => make("li", step)));
