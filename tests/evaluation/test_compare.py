@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,6 +95,23 @@ def test_the_table_is_markdown_in_percent(gold: list[Line], tmp_path: Path) -> N
     assert head.startswith("| system | runs | Acc | P | R | F1 | macro-F1 |")
     assert best.startswith("| a \\| b | 2 | 100.0 ± 0.0 | 100.0 ± 0.0 |") and best.endswith("|  |  |")
     assert re.fullmatch(r"\| c \| 1 \|( \d+\.\d \|){5} -\d+\.\d \(-\d+\.\d to -\d+\.\d\) \| 0\.0050 \|", worse)
+
+
+def test_the_command_takes_runs_by_pattern(
+    gold: list[Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        write(tmp_path / f"run-{number}", guessed(random.Random(number), gold, 0.6))
+    write(tmp_path / "other", guessed(random.Random(5), gold, 0.4))
+    assert run(monkeypatch, "compare", f"it={tmp_path}/run-*", f"other={tmp_path}/other", "--markdown") == 0
+    _, _, first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("| it | 2 |") and second.startswith("| other | 1 |")
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "compare", "it=run-*", "other=other", "--against", "other") == 0
+    assert "Δ F1: less that of other" in capsys.readouterr().out
+    for wrong, words in (("it", "write NAME=RUN"), ("it=nothing*", "no such runs")):
+        assert run(monkeypatch, "compare", wrong) == 1
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -50,6 +51,24 @@ class Row:
     name: str
     figures: Mapping[str, tuple[float, ...]]
     difference: Difference | None = None
+
+
+def runs_of(systems: Sequence[str]) -> dict[str, list[Path]]:
+    """From `NAME=RUN`: the runs of each name; a RUN with `*` in it stands for all that there are, and a name may come again.
+
+    Raises PredictionError for what names no run.
+    """
+    found: dict[str, list[Path]] = {}
+    for system in systems:
+        name, equals, run = system.partition("=")
+        if not equals or not name or not run:
+            raise PredictionError(f"{system!r}: write NAME=RUN, as in 'stage 1=runs/a/test'")
+        # Path.glob takes no absolute patterns.
+        paths = [Path(path) for path in sorted(glob(run))] if "*" in run else [Path(run)]  # noqa: PTH207
+        if not paths:
+            raise PredictionError(f"{system!r}: no such runs; give folders with predictions.jsonl")
+        found.setdefault(name, []).extend(paths)
+    return found
 
 
 def compare(systems: Mapping[str, Sequence[Path]], against: str, draws: int = 10_000, seed: int = 0) -> list[Row]:
@@ -97,14 +116,14 @@ def read_answers(path: Path) -> Answers:
 
 def markdown(rows: Sequence[Row], against: str) -> str:
     """The table as Markdown, in percent."""
-    head = ["system", "runs", *HEADS, f"F1 − {against} (95 %)", "p"]
+    head = ["system", "runs", *HEADS, f"Δ F1 to {against} (95 %)", "p"]
     lines = [head, ["---"] * len(head), *([row.name.replace("|", "\\|"), *_cells(row)] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def render(rows: Sequence[Row], against: str) -> Table:
     """The table for a terminal, in percent."""
-    table = Table("system", "runs", *HEADS, f"F1 − {against} (95 %)", "p")
+    table = Table("system", "runs", *HEADS, "Δ F1 (95 %)", "p", caption=f"Δ F1: less that of {against}")
     for row in rows:
         table.add_row(Text(row.name), *_cells(row))
     for column in table.columns[1:]:

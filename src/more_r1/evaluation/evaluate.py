@@ -11,6 +11,7 @@ from more_r1.document import Document
 from more_r1.evaluation.confidence import measure_confidence
 from more_r1.evaluation.metrics import Metrics, Outcome, measure
 from more_r1.formats.paths import replacing
+from more_r1.models.classifier import Classifier
 from more_r1.models.load import Backbone, fingerprint
 from more_r1.models.predict import MAX_NEW_TOKENS, PLAIN, Reading, predict
 from more_r1.reasoning.prediction import Prediction
@@ -22,7 +23,7 @@ class EvaluationError(ValueError):
 
 
 def evaluate(
-    backbone: Backbone,
+    model: Backbone | Classifier,
     documents: Sequence[Document],
     schema: Schema,
     out: Path,
@@ -43,7 +44,7 @@ def evaluate(
         raise EvaluationError("no pair to ask about; the documents need objects, entities and pairs")
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "predictions.part"
-    key = _fingerprint(backbone, documents, schema, max_new_tokens, reading)
+    key = _fingerprint(model, documents, schema, max_new_tokens, reading)
     predictions, left = _resume(kept, key, documents)
     with kept.open("a", encoding="utf-8") as file:
         if not predictions:
@@ -54,7 +55,7 @@ def evaluate(
             if progress is not None:
                 progress(len(predictions) + done, len(pairs))
 
-        for chunk in predict(backbone, left, schema, max_new_tokens, tell, reading=reading):
+        for chunk in predict(model, left, schema, max_new_tokens, tell, reading=reading):
             file.write("".join(prediction.model_dump_json() + "\n" for prediction in chunk))
             file.flush()
             predictions += chunk
@@ -62,7 +63,7 @@ def evaluate(
     known = [prediction for prediction in predictions if prediction.gold is not None]
     metrics = measure(prediction.model_dump(include=set(Outcome.model_fields)) for prediction in known)
     if reading.confidence:
-        metrics = metrics.model_copy(update={"confidence": measure_confidence(known, schema, backbone.temperature)})
+        metrics = metrics.model_copy(update={"confidence": measure_confidence(known, schema, model.temperature)})
     _replace(out / "predictions.jsonl", "".join(prediction.model_dump_json() + "\n" for prediction in predictions))
     _replace(out / "metrics.json", metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
     kept.unlink()
@@ -70,11 +71,12 @@ def evaluate(
 
 
 def _fingerprint(
-    backbone: Backbone, documents: Sequence[Document], schema: Schema, max_new_tokens: int, reading: Reading
+    model: Backbone | Classifier, documents: Sequence[Document], schema: Schema, max_new_tokens: int, reading: Reading
 ) -> str:
     """What the predictions depend on: weights, form, calibration, schema, documents, and how they are read."""
     digest = hashlib.sha256()
-    settings = [fingerprint(backbone), str(backbone.temperature), schema.model_dump_json(), str(max_new_tokens), str(reading)]
+    weights = fingerprint(model) if isinstance(model, Backbone) else model.fingerprint
+    settings = [weights, str(model.temperature), schema.model_dump_json(), str(max_new_tokens), str(reading)]
     for text in [*settings, *(f"{d.id} {d.tokens} {d.objects} {d.pairs}" for d in documents)]:
         digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from more_r1.document import Box, Document, DocumentError, Entity, Object, Pair, Span
 from more_r1.extraction.words import tokenise
-from more_r1.models.load import Backbone
+from more_r1.models.engine import Model
 from more_r1.models.predict import MAX_NEW_TOKENS, Reading, predict
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import Schema
@@ -43,7 +43,7 @@ def described(image: str | Path | bytes, text: str, objects: Iterable[str], enti
 
 
 def extract(
-    backbone: Backbone,
+    model: Model,
     documents: Iterable[Document],
     schema: Schema | None = None,
     *,
@@ -72,7 +72,7 @@ def extract(
         if progress is not None:
             progress(done + n)
 
-    for chunk in predict(backbone, asked, schema or Schema.more(), max_new_tokens, tell, keep_form=True, reading=reading):
+    for chunk in predict(model, asked, schema or Schema.more(), max_new_tokens, tell, keep_form=True, reading=reading):
         done += len(chunk)
         yield from chunk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,8 @@ from more_r1.extraction.archive import Worker
 from more_r1.extraction.extract import extract
 from more_r1.extraction.proposers import entity_proposer, object_proposer, propose, usual
 from more_r1.extraction.raw import Source, open_source
-from more_r1.models.load import Backbone, load_backbone
+from more_r1.models.engine import Model
+from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
 
 
@@ -27,6 +28,8 @@ class Job(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many records."""
     model: str = "tiny"
+    engine: Literal["local", "vllm"] = "local"
+    """Who computes: this process by PyTorch, or vLLM, see models/vllm.py."""
     relations: Schema = Field(default_factory=Schema.more)
     entities: str | None = None
     """Who proposes entities, see proposers/; None for what is usual with the model."""
@@ -46,16 +49,24 @@ class Job(BaseModel):
         marks = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
         return {**self.model_dump(mode="json"), "records": source.stamp, "model files": marks}
 
-    def worker(self, backbone: Backbone) -> Worker:
+    def load(self) -> Model:
+        """What is asked. Raises ModelError and EngineError."""
+        if self.engine == "local":
+            return load_backbone(self.model)
+        from more_r1.models.vllm import load_vllm
+
+        return load_vllm(self.model)
+
+    def worker(self, model: Model) -> Worker:
         """What answers the records. Raises ProposerError."""
         entities, objects = usual(self.model)
         find = partial(
             propose,
-            entities=entity_proposer(self.entities or entities, backbone),
-            objects=object_proposer(self.objects or objects, backbone),
+            entities=entity_proposer(self.entities or entities, model),
+            objects=object_proposer(self.objects or objects, model),
         )
-        return Worker(find, partial(extract, backbone, schema=self.relations, **self.options))
+        return Worker(find, partial(extract, model, schema=self.relations, **self.options))
 
     def start(self) -> Worker:
-        """As `worker`, with the model loaded here. Raises ModelError and ProposerError."""
-        return self.worker(load_backbone(self.model))
+        """As `worker`, with the model loaded here. Raises ModelError, EngineError and ProposerError."""
+        return self.worker(self.load())

@@ -6,7 +6,7 @@ How the next token is chosen is the caller's: greedily, by force of form, or dra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,7 +63,11 @@ def stop_ids(backbone: Backbone) -> frozenset[int]:
 
 def vision_ids(backbone: Backbone) -> list[int]:
     """The tokens that stand for pictures and their borders, which no completion may hold."""
-    config = backbone.model.config
+    return picture_ids(backbone.model.config)
+
+
+def picture_ids(config: Any) -> list[int]:
+    """As `vision_ids`, from a model's configuration."""
     return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
 
 

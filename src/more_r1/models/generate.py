@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from more_r1.models.decode import Chooser, decode, stop_ids, vision_ids
+from more_r1.models.engine import Model
 from more_r1.models.form import FormKeeper
 from more_r1.models.load import Backbone
 from more_r1.models.sampling import Sampling, sample
@@ -16,7 +17,7 @@ from more_r1.schema import Schema
 
 
 def generate(
-    backbone: Backbone,
+    model: Model,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     progress: Callable[[int], None] | None = None,
@@ -34,6 +35,9 @@ def generate(
     together changes nothing but rounding; prompts that begin alike are fastest side by side. `progress` is told how many
     prompts are done.
     """
+    if not isinstance(model, Backbone):
+        return model.generate(prompts, max_new_tokens, progress, keep_form, types=types, sampling=sampling, seeds=seeds)
+    backbone = model
     encoder, stops = backbone.encoder, stop_ids(backbone)
     chooser: Chooser = Greedy(backbone)
     if keep_form is not None:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from more_r1.models.decode import batches
+from more_r1.models.engine import Model
 from more_r1.models.forest import Forest, Sample, logprobs
 from more_r1.models.load import Backbone
-from more_r1.models.processor import Segment
-from more_r1.reasoning.prompt import Prompt
+from more_r1.models.processor import Encoder, Segment
+from more_r1.reasoning.prompt import Prompt, PromptForm
 from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema
 
@@ -24,7 +25,7 @@ _OPEN, _CLOSE = "<answer>", "</answer>"
 
 @torch.no_grad()
 def label_scores(
-    backbone: Backbone, prompts: Sequence[Prompt], completions: Sequence[str], schema: Schema
+    model: Model, prompts: Sequence[Prompt], completions: Sequence[str], schema: Schema
 ) -> list[tuple[float, ...] | None]:
     """For each prompt and its completion: the log-probability of every label of the schema, in its order, given the trace.
 
@@ -32,40 +33,50 @@ def label_scores(
     labels, so that the exponentials of a row sum to 1. None where the completion breaks the form. Which prompts are scored
     together changes nothing but rounding; prompts that begin alike are fastest side by side.
     """
-    encoder = backbone.encoder
-    spelled: dict[str, tuple[tuple[int, ...], list[tuple[int, ...]]]] = {}
+    if not isinstance(model, Backbone):
+        return model.label_scores(prompts, completions, schema)
+    encoder = model.encoder
     asked: dict[int, list[Sample]] = {}
-    for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        if read_answer(completion, schema, backbone.form.reasoning) is None:
-            continue
-        trace = completion[: completion.index(_OPEN) + len(_OPEN)]
-        # From the last space on, tokens may depend on the label; what is before it is tokenised alike whatever follows.
-        cut = max(trace.rfind(" "), 0)
-        if trace[cut:] not in spelled:
-            spelled[trace[cut:]] = _spell(backbone, trace[cut:], schema)
-        common, labels = spelled[trace[cut:]]
-        before = tuple(encoder.tokenizer(trace[:cut], add_special_tokens=False)["input_ids"]) if cut else ()
-        path = (*encoder.prompt(prompt), Segment((*before, *common)))
+    for place, trace, labels in branches(encoder, model.form, completions, schema):
+        path = (*encoder.prompt(prompts[place]), Segment(trace))
         asked[place] = [(path, label) for label in labels]
 
     scores: list[tuple[float, ...] | None] = [None] * len(prompts)
     for places in _batches(asked):
         forest = Forest.build([sample for place in places for sample in asked[place]], encoder)
-        found = torch.stack([tokens.sum() for tokens in logprobs(backbone.model, forest)])
+        found = torch.stack([tokens.sum() for tokens in logprobs(model.model, forest)])
         rows = found.double().view(len(places), -1).log_softmax(-1).tolist()
         for place, row in zip(places, rows, strict=True):
             scores[place] = tuple(row)
     return scores
 
 
-def _spell(backbone: Backbone, opening: str, schema: Schema) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+def branches(
+    encoder: Encoder, form: PromptForm, completions: Sequence[str], schema: Schema
+) -> Iterator[tuple[int, tuple[int, ...], list[tuple[int, ...]]]]:
+    """Of each completion that keeps the form: its place, the tokens of its trace, and those of every label behind them."""
+    spelled: dict[str, tuple[tuple[int, ...], list[tuple[int, ...]]]] = {}
+    for place, completion in enumerate(completions):
+        if read_answer(completion, schema, form.reasoning) is None:
+            continue
+        trace = completion[: completion.index(_OPEN) + len(_OPEN)]
+        # From the last space on, tokens may depend on the label; what is before it is tokenised alike whatever follows.
+        cut = max(trace.rfind(" "), 0)
+        if trace[cut:] not in spelled:
+            spelled[trace[cut:]] = _spell(encoder, trace[cut:], schema)
+        common, labels = spelled[trace[cut:]]
+        before = tuple(encoder.tokenizer(trace[:cut], add_special_tokens=False)["input_ids"]) if cut else ()
+        yield place, (*before, *common), labels
+
+
+def _spell(encoder: Encoder, opening: str, schema: Schema) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """The tokens that all labels have in common behind an opening, and those of each label from there to its end.
 
     The whole is tokenised together, for some tokenizers join the bracket of `<answer>` with what follows it.
     """
     found = []
     for label in schema.labels:
-        coded = backbone.encoder.tokenizer(opening + label + _CLOSE, add_special_tokens=False, return_offsets_mapping=True)
+        coded = encoder.tokenizer(opening + label + _CLOSE, add_special_tokens=False, return_offsets_mapping=True)
         # As far as the first token that reaches beyond the label.
         last = next(i for i, (_, end) in enumerate(coded["offset_mapping"]) if end > len(opening) + len(label))
         found.append(tuple(coded["input_ids"][: last + 1]))

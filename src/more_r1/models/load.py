@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import cached_file
 
 from more_r1.formats.paths import replacing
@@ -49,6 +51,18 @@ class Calibration(BaseModel):
     nll_after: float
 
 
+@dataclass(frozen=True)
+class Manner:
+    """All of a model but its weights: how it is asked, and how its confidence is read."""
+
+    name: str
+    """Its folder, or its name on the hub."""
+    config: Any
+    encoder: Encoder
+    form: PromptForm
+    temperature: float
+
+
 @dataclass
 class Backbone:
     """A model, what turns prompts into its inputs, the form in which it is to be asked, and the temperature of its confidence
@@ -69,10 +83,22 @@ def load_backbone(
     read from safetensors only, for other formats can run code, and code that a folder brings is never run. Raises ModelError
     for what is missing, broken or another model.
     """
-    name = _resolve(name_or_dir)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
+    manner = load_manner(name_or_dir)
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            manner.name, dtype=dtype or "auto", attn_implementation=ATTENTIONS, use_safetensors=True
+        )
+    except Exception as error:
+        raise _unusable(manner.name, error) from error
+    return Backbone(model.to(device).eval(), manner.encoder, manner.form, manner.temperature)
+
+
+def load_manner(name_or_dir: str | Path) -> Manner:
+    """As `load_backbone`, without the weights. Raises ModelError."""
+    name = _resolve(name_or_dir)
     local = Path(name).exists() or Path(name).is_absolute() or name.count("/") > 1  # a hub name is OWNER/NAME
     if local and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name}: no model folder (it has no config.json)")
@@ -83,18 +109,17 @@ def load_backbone(
         if "sliding_attention" in config.text_config.layer_types:
             raise ModelError(f"{name}: sliding-window attention is not supported; set use_sliding_window to false")
         processor = ImageTextProcessor.from_pretrained(name, trust_remote_code=False)
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            name, dtype=dtype or "auto", attn_implementation=ATTENTIONS, use_safetensors=True
-        )
+        # By PIL even where torchvision is installed, which resizes a little differently.
+        processor.image_processor = Qwen2VLImageProcessorPil.from_pretrained(name)
         # From the hub, too.
         form, calibration = (
             cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in (FORM_FILE, CALIBRATION_FILE)
         )
     except ModelError:
         raise
-    except Exception as error:  # a stranger's folder fails in many ways, each must cost one clear line
-        raise ModelError(f"{name}: cannot be loaded as a Qwen2.5-VL ({' '.join(str(error).split())[:300]})") from error
-    return Backbone(model.to(device).eval(), Encoder(processor), _read_form(form), _read_temperature(calibration))
+    except Exception as error:
+        raise _unusable(name, error) from error
+    return Manner(name, config, Encoder(processor), _read_form(form), _read_temperature(calibration))
 
 
 def read_form(name_or_dir: str | Path) -> PromptForm:
@@ -116,10 +141,16 @@ def save_calibration(calibration: Calibration, name_or_dir: str | Path) -> Path:
     return folder / CALIBRATION_FILE
 
 
-def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_backbone(
+    backbone: Backbone,
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+    also: Callable[[Path], None] | None = None,
+) -> None:
     """Write weights (safetensors, in `dtype` if given), processor and prompt form; the folder is complete or absent.
 
-    Adapters are merged into the weights. An older folder of that name is replaced, its calibration with it.
+    Adapters are merged into the weights. `also` writes what else belongs into the folder. An older one of that name is
+    replaced, its calibration with it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +166,8 @@ def save_backbone(backbone: Backbone, folder: str | Path, dtype: torch.dtype | N
             model.config.dtype = stored
         backbone.encoder.processor.save_pretrained(partial)
         (partial / FORM_FILE).write_text(json.dumps(backbone.form.model_dump(), indent=2) + "\n", encoding="utf-8")
+        if also is not None:
+            also(partial)
         # mkdtemp and safetensors make private what others may read.
         partial.chmod(0o755)
         for file in partial.iterdir():
@@ -162,6 +195,11 @@ def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
         return weights
     done: dict[int, Tensor] = {}
     return {name: done.setdefault(value.data_ptr(), value.to(dtype)) for name, value in weights.items()}
+
+
+def _unusable(name: str, error: Exception) -> ModelError:
+    """A stranger's folder fails in many ways, each must cost one clear line."""
+    return ModelError(f"{name}: cannot be loaded as a Qwen2.5-VL ({' '.join(str(error).split())[:300]})")
 
 
 def _resolve(name_or_dir: str | Path) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from more_r1.document import Document
+from more_r1.models.engine import Model
 from more_r1.models.generate import generate
 from more_r1.models.labels import label_scores
-from more_r1.models.load import Backbone
 from more_r1.models.sampling import Sampling, rollout_seed
 from more_r1.reasoning.joint import Asked, read_jointly
 from more_r1.reasoning.prediction import Prediction, predicted
@@ -47,7 +47,7 @@ PLAIN = Reading()
 
 
 def predict(
-    backbone: Backbone,
+    model: Model,
     documents: Sequence[Document],
     schema: Schema,
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -63,21 +63,21 @@ def predict(
     """
     for chunk in _chunks(documents):
         pairs = [(document, pair) for document in chunk for pair in document.pairs]
-        prompts = [build_prompt(document, pair, schema, backbone.form) for document, pair in pairs]
+        prompts = [build_prompt(document, pair, schema, model.form) for document, pair in pairs]
         held = schema if keep_form else None
-        completions = generate(backbone, prompts, max_new_tokens, progress, held, types=reading.types)
+        completions = generate(model, prompts, max_new_tokens, progress, held, types=reading.types)
         found = [
-            predicted(document, pair, completion, schema, backbone.form)
+            predicted(document, pair, completion, schema, model.form)
             for (document, pair), completion in zip(pairs, completions, strict=True)
         ]
         if reading.scores:
-            scores = label_scores(backbone, prompts, completions, schema)
+            scores = label_scores(model, prompts, completions, schema)
             found = [one.model_copy(update={"scores": row}) for one, row in zip(found, scores, strict=True)]
         if reading.joint:
             found = [one for document in _by_document(chunk, found) for one in _together(document, schema)]
         if reading.samples:
-            found = _with_agreement(backbone, prompts, found, schema, max_new_tokens, held, reading)
-        yield [_sure(one, schema, backbone.temperature, reading) for one in found]
+            found = _with_agreement(model, prompts, found, schema, max_new_tokens, held, reading)
+        yield [_sure(one, schema, model.temperature, reading) for one in found]
 
 
 def _sure(prediction: Prediction, schema: Schema, temperature: float, reading: Reading) -> Prediction:
@@ -112,7 +112,7 @@ def _together(predictions: Sequence[Prediction], schema: Schema) -> list[Predict
 
 
 def _with_agreement(
-    backbone: Backbone,
+    model: Model,
     prompts: Sequence[Prompt],
     predictions: Sequence[Prediction],
     schema: Schema,
@@ -127,8 +127,8 @@ def _with_agreement(
         for one in predictions
         for number in range(reading.samples)
     ]
-    texts = generate(backbone, repeated, max_new_tokens, keep_form=held, types=reading.types, sampling=Sampling(), seeds=seeds)
-    answers = [read_answer(text, schema, backbone.form.reasoning) for text in texts]
+    texts = generate(model, repeated, max_new_tokens, keep_form=held, types=reading.types, sampling=Sampling(), seeds=seeds)
+    answers = [read_answer(text, schema, model.form.reasoning) for text in texts]
     groups = [answers[start : start + reading.samples] for start in range(0, len(answers), reading.samples)]
     return [
         one if one.predicted is None else one.model_copy(update={"agreement": group.count(one.predicted) / reading.samples})

@@ -45,8 +45,14 @@ class ImageTextProcessor(ProcessorMixin):  # type: ignore[misc]
         return self.image_token * (patches // merge**2)
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers has it, under the name of the stock class, which others know."""
-        return {**super().to_dict(), "processor_class": "Qwen2_5_VLProcessor"}
+        """As transformers has it, under the name of the stock class, which others know.
+
+        The stock class, and with it vLLM, also wants to know how videos are prepared: as pictures are.
+        """
+        own = super().to_dict()
+        video = {**own["image_processor"], "video_processor_type": "Qwen2VLVideoProcessor"}
+        del video["image_processor_type"]
+        return {**own, "processor_class": "Qwen2_5_VLProcessor", "video_processor": video}
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,16 @@ class Encoder:
             return found
         found = self._preprocess(picture)
         self._pixels[picture] = found
-        self._cached_bytes += found[0].nbytes
+        self._cached_bytes += _kept(picture, found[0])
         while self._cached_bytes > PIXEL_CACHE_BYTES and len(self._pixels) > 1:
-            self._cached_bytes -= self._pixels.popitem(last=False)[1][0].nbytes
+            first, (pixels, _) = self._pixels.popitem(last=False)
+            self._cached_bytes -= _kept(first, pixels)
         return found
+
+    def forget(self) -> None:
+        """Let go of the pictures that are kept for prompts to come; a server would keep those of strangers, files and all."""
+        self._pixels.clear()
+        self._cached_bytes = 0
 
     def _preprocess(self, picture: Picture) -> tuple[Tensor, Tensor]:
         image = picture.load()
@@ -157,3 +169,8 @@ class Encoder:
             count = int(self.pixels(next(rest))[1].prod()) // self.merge**2 if id == self.image_id else 1
             expanded += [id] * count
         return Segment(tuple(expanded), pictures)
+
+
+def _kept(picture: Picture, pixels: Tensor) -> int:
+    """Bytes: an encoded picture is kept as long as what was made of it, and may be the larger of the two."""
+    return pixels.nbytes + (len(picture.source) if isinstance(picture.source, bytes) else 0)

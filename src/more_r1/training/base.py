@@ -30,6 +30,8 @@ class Stage(Recipe):
 class BaseRecipe(TrainingRecipe):
     """From random weights to a base model, over the stages in their order."""
 
+    purpose = "A tiny model that was taught to see and read the embedded world of MORE-R1."
+
     stages: tuple[Stage, ...] = Field(min_length=1)
     batch_documents: int = Field(default=8, ge=1)
     """Documents a step; each gives several lessons, which share its prefix."""

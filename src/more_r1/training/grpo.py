@@ -34,6 +34,8 @@ from more_r1.training.update import Asked, Groups, GrpoUpdate, UpdateRecipe
 class GrpoRecipe(UpdateRecipe):
     """GRPO from a stage-1 model; the defaults are the paper's where it gives them."""
 
+    purpose = "Stage 2 of MORE-R1: a stage-1 model, trained further by GRPO with progressive sample mixing."
+
     model: str
     """The model after stage 1: where the policy begins, and the reference that it is held to."""
     data: Path

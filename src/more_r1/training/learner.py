@@ -11,8 +11,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -26,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from more_r1.models.forest import Forest, scored
 from more_r1.models.load import Backbone, save_backbone
+from more_r1.training.card import write_card
 from more_r1.training.examples import Batch, Example, share
 from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.run import Log, Run
@@ -37,6 +39,8 @@ T = TypeVar("T")
 class TrainingRecipe(Recipe):
     """What every run of the learner is told."""
 
+    purpose: ClassVar[str] = "A model that was trained by MORE-R1."
+    """What comes out of such a run, in one sentence, for the model's card."""
     out: Path
     """The run folder."""
     seed: int = 0
@@ -172,9 +176,13 @@ def learn(
     update: Update[T],
     validate: Callable[[], Mapping[str, float]] | None = None,
     validate_at: frozenset[int] = frozenset(),
+    *,
+    policy: nn.Module | None = None,
+    save: Callable[[Path], None] | None = None,
 ) -> Learned:
     """Train `backbone` in place by one update a batch, from the run's checkpoint if it has one.
 
+    What is trained and called is `policy`, by default a Policy around the backbone's model; `save` writes it as a model folder.
     `validate` is called after the steps in `validate_at`, 0 being before the first; the model with the highest "f1" is kept in
     best/, the last in final/. Raises RecipeError where the loss or its gradient is no number any more.
     """
@@ -187,7 +195,8 @@ def learn(
     set_seed(recipe.seed)
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    policy = Policy(backbone.model)
+    policy = policy or Policy(backbone.model)
+    save = save or partial(save_backbone, backbone)
     optimizer = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas, fused=True)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     trainer = Trainer(backbone, accelerator, policy, optimizer, recipe.clip)
@@ -219,7 +228,7 @@ def learn(
         if done.best is not None and scores["f1"] <= done.best["f1"]:
             return done
         if accelerator.is_main_process:
-            save_backbone(backbone, run.folder / "best")
+            save(run.folder / "best")
         return replace(done, best_step=step, best=dict(scores))
 
     trainer.policy.train()
@@ -245,7 +254,10 @@ def learn(
     learned = Learned(run.folder, len(batches), done.best_step, done.best)
     if log:
         log.close()
-        save_backbone(backbone, run.folder / "final")
+        save(run.folder / "final")
+        write_card(run.folder / "final", recipe, learned.steps, learned.steps, None)
+        if done.best_step is not None:
+            write_card(run.folder / "best", recipe, done.best_step, learned.steps, done.best)
         run.finish({"steps": learned.steps, "best_step": learned.best_step, "best": learned.best})
     accelerator.wait_for_everyone()
     return learned

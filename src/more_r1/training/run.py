@@ -50,7 +50,9 @@ class Run:
         # A lone .part is ours, from a kill before the recipe was in place.
         strange = folder.exists() and (not folder.is_dir() or any(item.suffix != ".part" for item in folder.iterdir()))
         if self._file.exists():
-            self._same(self._recipe, self._file)
+            fields = type(recipe).model_fields.items()
+            usual = {name for name, field in fields if getattr(recipe, name) == field.get_default(call_default_factory=True)}
+            self._same(self._recipe, self._file, usual)
         elif strange:
             raise RecipeError(f"out={folder}: there is something else than a run; give another folder")
 
@@ -61,14 +63,16 @@ class Run:
             shutil.rmtree(broken)  # model folders that a kill left half written
         write_atomically(self._file, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
 
-    def _same(self, mine: dict[str, Any], file: Path) -> None:
+    def _same(self, mine: dict[str, Any], file: Path, usual: set[str]) -> None:
+        """`usual` are the fields that have their default: a run from before there was such a field has it, too."""
         try:
             theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RecipeError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
         if not isinstance(theirs, dict):
             raise RecipeError(f"{file}: is no recipe; give another out=")
-        keys = [key for key in {**mine, **theirs} if key not in FREE and mine.get(key) != theirs.get(key)]
+        new = usual - theirs.keys()
+        keys = [key for key in {**mine, **theirs} if key not in (*FREE, *new) and mine.get(key) != theirs.get(key)]
         if keys:
             changes = ", ".join(f"{key}={theirs.get(key)!r} there, {mine.get(key)!r} here" for key in keys)
             raise RecipeError(f"{file}: the run in this folder has another recipe ({changes}); give another out= or delete it")

@@ -11,8 +11,8 @@ from accelerate.utils import gather_object
 
 from more_r1.document import Document, Pair
 from more_r1.formats import load_documents
+from more_r1.models.engine import Model
 from more_r1.models.generate import generate
-from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt
 from more_r1.reasoning.scoring import score
 from more_r1.reasoning.trace import read_answer
@@ -56,11 +56,11 @@ def some(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
     return [samples[index] for index in sorted(taken)]
 
 
-def validate(backbone: Backbone, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:
+def validate(model: Model, schema: Schema, samples: Sequence[Sample], max_new_tokens: int) -> dict[str, float]:
     """Figures of greedy answers, the samples split among the processes: the benchmark's four and the share of broken form."""
-    prompts = [sample.prompt(schema, backbone.form) for sample in share(samples, launched())]
-    completions = generate(backbone, prompts, max_new_tokens)
-    answers = gather_object([read_answer(text, schema, backbone.form.reasoning) for text in completions])
+    prompts = [sample.prompt(schema, model.form) for sample in share(samples, launched())]
+    completions = generate(model, prompts, max_new_tokens)
+    answers = gather_object([read_answer(text, schema, model.form.reasoning) for text in completions])
     scores = asdict(score([sample.label for sample in samples], answers))
     figures = {name: float(scores[name]) for name in ("f1", "accuracy", "precision", "recall")}
     return figures | {"broken": answers.count(None) / len(answers)}

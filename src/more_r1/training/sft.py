@@ -8,19 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_serializer
+from pydantic import Field, field_serializer, model_validator
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from more_r1.formats.traces import Key, read_completions
+from more_r1.models.classifier import HeadedModel, save_classifier
 from more_r1.models.load import Backbone, load_backbone
 from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
+from more_r1.training.classify import classify, with_head
 from more_r1.training.examples import Epochs, Example, draw, launched
 from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates, validation_steps
 from more_r1.training.recipe import RecipeError
@@ -30,6 +33,8 @@ from more_r1.training.samples import Sample, read_samples, some, validate
 
 class SftRecipe(TrainingRecipe):
     """Supervised fine-tuning on completions; the defaults are the paper's where it gives them."""
+
+    purpose = "Stage 1 of MORE-R1: fine-tuned to say how an object of a picture relates to an entity of its headline."
 
     model: str
     """A model folder or hub name."""
@@ -44,6 +49,8 @@ class SftRecipe(TrainingRecipe):
     """Of the draw of pairs and of the validation pairs, apart from `seed`: seeds can share their pairs."""
     form: PromptForm = PromptForm()
     """How to ask; fields that are not given stay as the model was asked before."""
+    head: bool = False
+    """Learn a classification head instead of words: the baseline of the classification family, with `form.reasoning: none`."""
     decision_weight: float = Field(default=1.0, gt=0)
     """Weight of the tokens of steps 3 and 6 and of the answer, where the decisions fall; 1 is the paper's plain loss."""
     epochs: int = Field(default=20, ge=1)
@@ -56,6 +63,12 @@ class SftRecipe(TrainingRecipe):
     valid_pairs: int = Field(default=500, ge=1)
     """How many pairs of the valid split are scored; all of them if it has fewer."""
     max_new_tokens: int = Field(default=512, ge=1)
+
+    @model_validator(mode="after")
+    def _silent(self) -> Self:
+        if self.head and self.form.reasoning != "none":
+            raise ValueError("head=true learns labels, no reasoning; set form.reasoning=none")
+        return self
 
     @field_serializer("form")
     def _given(self, form: PromptForm) -> dict[str, Any]:
@@ -93,15 +106,31 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     console.print(f"{pairs} of {len(train)} pairs, {len(documents)} documents{without}; {len(batches)} steps", soft_wrap=True)
 
     asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
+    when = validation_steps(len(batches), recipe.epochs, recipe.validate_every)
+    speed = rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule)
+    if recipe.head:
+        classifier = with_head(backbone, schema, recipe.seed)
+        return learn(
+            backbone,
+            recipe,
+            run,
+            batches,
+            speed,
+            classify(schema),
+            validate=lambda: validate(classifier, schema, asked, recipe.max_new_tokens),
+            validate_at=when,
+            policy=HeadedModel(backbone.model, classifier.head),
+            save=partial(save_classifier, classifier),
+        )
     return learn(
         backbone,
         recipe,
         run,
         batches,
-        rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
+        speed,
         fit,
         validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
-        validate_at=validation_steps(len(batches), recipe.epochs, recipe.validate_every),
+        validate_at=when,
     )
 
 

@@ -13,18 +13,19 @@ from typing import TypeVar
 from more_r1.document import Document, Entity, Object
 from more_r1.extraction.proposers import detector, embedded, faces, gazetteer, lvlm, spacy
 from more_r1.extraction.proposers.errors import ProposerError
-from more_r1.models.load import SHIPPED, Backbone
+from more_r1.models.engine import Model
+from more_r1.models.load import SHIPPED
 
 EntityProposer = Callable[[Document], Sequence[Entity]]
 ObjectProposer = Callable[[Document], Sequence[Object]]
 Proposer = TypeVar("Proposer")
 
-ENTITIES: Mapping[str, Callable[[str, Backbone], EntityProposer]] = {
+ENTITIES: Mapping[str, Callable[[str, Model], EntityProposer]] = {
     "gazetteer": gazetteer.entities,
     "lvlm": lvlm.entities,
     "spacy": spacy.entities,
 }
-OBJECTS: Mapping[str, Callable[[str, Backbone], ObjectProposer]] = {
+OBJECTS: Mapping[str, Callable[[str, Model], ObjectProposer]] = {
     "detector": detector.objects,
     "embedded": embedded.objects,
     "faces": faces.objects,
@@ -38,14 +39,14 @@ def usual(model: str) -> tuple[str, str]:
     return ("gazetteer", "embedded") if model in SHIPPED else ("lvlm", "lvlm")
 
 
-def entity_proposer(choice: str, backbone: Backbone) -> EntityProposer:
+def entity_proposer(choice: str, model: Model) -> EntityProposer:
     """The proposer of that name. Raises ProposerError for an unknown one, and for what it needs and does not find."""
-    return _made(choice, ENTITIES, backbone, "entities")
+    return _made(choice, ENTITIES, model, "entities")
 
 
-def object_proposer(choice: str, backbone: Backbone) -> ObjectProposer:
+def object_proposer(choice: str, model: Model) -> ObjectProposer:
     """As `entity_proposer`, for objects."""
-    return _made(choice, OBJECTS, backbone, "objects")
+    return _made(choice, OBJECTS, model, "objects")
 
 
 def propose(document: Document, *, entities: EntityProposer, objects: ObjectProposer) -> Document:
@@ -62,13 +63,13 @@ def propose(document: Document, *, entities: EntityProposer, objects: ObjectProp
     return document.model_copy(update=update)
 
 
-def _made(choice: str, makers: Mapping[str, Callable[[str, Backbone], Proposer]], backbone: Backbone, of: str) -> Proposer:
+def _made(choice: str, makers: Mapping[str, Callable[[str, Model], Proposer]], model: Model, of: str) -> Proposer:
     name, _, argument = choice.partition(":")
     if name not in makers:
         near = get_close_matches(name, makers, 1)
         mend = f"did you mean {near[0]}?" if near else f"there are {', '.join(makers)}"
         raise ProposerError(f"no proposer {name!r} of {of}; {mend}")
-    return makers[name](argument, backbone)
+    return makers[name](argument, model)
 
 
 __all__ = [

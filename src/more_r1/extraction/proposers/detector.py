@@ -9,6 +9,7 @@ import torch
 from more_r1.document import Box, Document, Object
 from more_r1.extraction.proposers.boxes import Scored, objects_of
 from more_r1.extraction.proposers.errors import ProposerError
+from more_r1.models.engine import Model
 from more_r1.models.load import Backbone
 
 # What is looked for, and the type of what is found.
@@ -19,7 +20,7 @@ QUERIES = {
 THRESHOLD = 0.15
 
 
-def objects(argument: str, backbone: Backbone) -> Detector:
+def objects(argument: str, model: Model) -> Detector:
     """The proposer by the detector of that folder or hub name. Raises ProposerError if it cannot be used."""
     from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
@@ -27,11 +28,13 @@ def objects(argument: str, backbone: Backbone) -> Detector:
         raise ProposerError("detector: name a model, as in detector:google/owlv2-base-patch16-ensemble")
     try:
         processor = AutoProcessor.from_pretrained(argument, trust_remote_code=False)
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(argument, trust_remote_code=False, use_safetensors=True)
+        found = AutoModelForZeroShotObjectDetection.from_pretrained(argument, trust_remote_code=False, use_safetensors=True)
     except Exception as error:  # a stranger's folder fails in many ways
         reason = " ".join(str(error).split())[:300]
         raise ProposerError(f"detector:{argument}: cannot be loaded as a zero-shot detector ({reason})") from error
-    return Detector(model.to(backbone.model.device).eval(), processor)
+    # Another engine keeps the GPU's memory to itself.
+    device = model.model.device if isinstance(model, Backbone) else "cpu"
+    return Detector(found.to(device).eval(), processor)
 
 
 class Detector:

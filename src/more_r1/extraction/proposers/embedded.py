@@ -15,7 +15,7 @@ from PIL import Image
 from more_r1.document import Box, Document, Object
 from more_r1.extraction.proposers.boxes import objects_of
 from more_r1.extraction.proposers.errors import takes_no_argument
-from more_r1.models.load import Backbone
+from more_r1.models.engine import Model
 
 _SIZE = 224
 _SIDE = 54  # of a thing, give or take 4
@@ -29,7 +29,7 @@ _SECOND_ROW = 205  # a single row leaves free what lies below
 _LEAST_WIDTH = 14  # what is narrower is a post
 
 
-def objects(argument: str, _: Backbone) -> Figures:
+def objects(argument: str, _: Model) -> Figures:
     """The proposer. Raises ProposerError for an argument."""
     takes_no_argument("embedded", argument)
     return Figures()

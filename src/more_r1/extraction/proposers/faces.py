@@ -10,7 +10,7 @@ import numpy as np
 from more_r1.document import Box, Document, Object
 from more_r1.extraction.proposers.boxes import Scored, objects_of
 from more_r1.extraction.proposers.errors import ProposerError, extra_missing, takes_no_argument
-from more_r1.models.load import Backbone
+from more_r1.models.engine import Model
 
 # What identifies a person is more than the face: the box is widened to head and shoulders, in sizes of the face.
 _ASIDE, _ABOVE, _BELOW = 0.5, 0.5, 1.0
@@ -19,7 +19,7 @@ _LONGEST = 1024
 _LEAST_FACE = 1 / 24  # of the shorter side
 
 
-def objects(argument: str, _: Backbone) -> Faces:
+def objects(argument: str, _: Model) -> Faces:
     """The proposer. Raises ProposerError for an argument, and if OpenCV, or the cascade that it ships, is missing."""
     takes_no_argument("faces", argument)
     try:

@@ -14,7 +14,7 @@ import yaml
 from more_r1.document import Document, Entity
 from more_r1.extraction.proposers.errors import ProposerError
 from more_r1.extraction.words import entity_at, tokenise
-from more_r1.models.load import Backbone
+from more_r1.models.engine import Model
 from more_r1.schema import TYPES
 from more_r1.synthetic.world import BY_KIND, EVERYONE
 
@@ -22,7 +22,7 @@ Names = Mapping[tuple[str, ...], str | None]
 """Words of a name -> its type, None where it is not known."""
 
 
-def entities(argument: str, _: Backbone) -> Gazetteer:
+def entities(argument: str, _: Model) -> Gazetteer:
     """The proposer for the file, or for the embedded world. Raises ProposerError for a file that is no gazetteer."""
     return Gazetteer(read_names(Path(argument)) if argument else embedded_names())
 

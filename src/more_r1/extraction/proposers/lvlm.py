@@ -15,8 +15,8 @@ from more_r1.document import Box, Document, Entity, Object
 from more_r1.extraction.proposers.boxes import objects_of
 from more_r1.extraction.proposers.errors import takes_no_argument
 from more_r1.extraction.words import entity_at, mentions, tokenise
+from more_r1.models.engine import Model
 from more_r1.models.generate import generate
-from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Part, Picture, Prompt, plain
 from more_r1.schema import TYPES
 
@@ -25,23 +25,23 @@ _ITEM = re.compile(r"\{[^{}]*\}")
 _KINDS = "per (a person), org (an organisation, by its logo or sign), loc (a place or landmark), misc (anything else)"
 
 
-def entities(argument: str, backbone: Backbone) -> Names:
+def entities(argument: str, model: Model) -> Names:
     """The proposer. Raises ProposerError for an argument."""
     takes_no_argument("lvlm", argument)
-    return Names(backbone)
+    return Names(model)
 
 
-def objects(argument: str, backbone: Backbone) -> Grounding:
+def objects(argument: str, model: Model) -> Grounding:
     """The proposer. Raises ProposerError for an argument."""
     takes_no_argument("lvlm", argument)
-    return Grounding(backbone)
+    return Grounding(model)
 
 
 class Names:
     """Asks for the names in the headline; those that stand there word for word are taken."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
+    def __init__(self, model: Model) -> None:
+        self._model = model
 
     def __call__(self, document: Document) -> tuple[Entity, ...]:
         task = (
@@ -49,26 +49,26 @@ class Names:
             "List the named entities of the headline, each as it stands there, with its type: "
             f'{_KINDS}. Answer with JSON and write nothing else: [{{"name": "...", "type": "per"}}]'
         )
-        return read_names(_ask(self._backbone, task), document.tokens)
+        return read_names(_ask(self._model, task), document.tokens)
 
 
 class Grounding:
     """Asks for the boxes of what a headline could speak of."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
+    def __init__(self, model: Model) -> None:
+        self._model = model
 
     def __call__(self, document: Document) -> tuple[Object, ...]:
-        picture = Picture(document.image, None, self._backbone.form.whole_pixels)
+        picture = Picture(document.image, None, self._model.form.whole_pixels)
         task = (
             "Locate every person, logo or sign of an organisation, landmark and flag in the picture, with its type: "
             f'{_KINDS}. Answer with JSON and write nothing else: [{{"bbox_2d": [x1, y1, x2, y2], "label": "per"}}]'
         )
-        encoder = self._backbone.encoder
+        encoder = self._model.encoder
         # The grid counts patches: the picture as the model sees it, resized to whole ones.
         _, rows, columns = encoder.pixels(picture)[1].tolist()
         patch: int = encoder.processor.image_processor.patch_size
-        return read_boxes(_ask(self._backbone, picture, task), columns * patch, rows * patch)
+        return read_boxes(_ask(self._model, picture, task), columns * patch, rows * patch)
 
 
 def read_names(answer: str, tokens: tuple[str, ...]) -> tuple[Entity, ...]:
@@ -94,8 +94,8 @@ def read_boxes(answer: str, width: int, height: int) -> tuple[Object, ...]:
     )
 
 
-def _ask(backbone: Backbone, *parts: Part) -> str:
-    return generate(backbone, [Prompt((parts,))], MAX_NEW_TOKENS)[0]
+def _ask(model: Model, *parts: Part) -> str:
+    return generate(model, [Prompt((parts,))], MAX_NEW_TOKENS)[0]
 
 
 def _items(answer: str) -> Iterator[dict[str, Any]]:

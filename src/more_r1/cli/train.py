@@ -1,0 +1,147 @@
+"""Training: traces for it, its stages one by one or in a row, and what they would cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.text import Text
+
+from more_r1.cli.app import app, console, errors, load, progress_bar, telling
+
+if TYPE_CHECKING:
+    from more_r1.experts.desk import Figures
+    from more_r1.training.learner import Learned
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe fields to set, as key=value", metavar="[KEY=VALUE]...")]
+
+
+@app.command()
+def base(recipe: Path, overrides: Overrides = None) -> None:
+    """Teach a tiny model from random weights to see and read the embedded world."""
+    from more_r1.training.base import BaseRecipe, run_base
+    from more_r1.training.recipe import load_recipe
+
+    _told(run_base(load_recipe(recipe, overrides or [], BaseRecipe)))
+
+
+@app.command()
+def annotate(
+    recipe: Path,
+    overrides: Overrides = None,
+    show: Annotated[int | None, typer.Option(min=1, help="Only print what would be sent about so many pairs")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print calls, tokens and cost")] = False,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Make no call that could take the cost above this")] = None,
+) -> None:
+    """Let an expert write the traces of stage 1, and keep those that the filter accepts."""
+    from more_r1.experts import annotate as room
+    from more_r1.experts.keys import scrub
+    from more_r1.experts.shown import render, render_plan
+    from more_r1.training.recipe import RecipeError, load_recipe
+
+    limit = [] if max_cost is None else [f"max_cost={max_cost}"]
+    try:
+        settings = load_recipe(recipe, [*(overrides or []), *limit], room.AnnotateRecipe)
+    except RecipeError as error:
+        raise RecipeError(scrub(str(error))) from None  # a recipe that cannot be read may hold a key
+    if show is not None:
+        for number, text in enumerate(room.show(settings, show), 1):
+            console.rule(f"pair {number}", align="left")
+            console.print(Text(text), soft_wrap=True)
+    elif plan:
+        console.print(render_plan(room.plan(settings)))
+    else:
+        with progress_bar() as bar:
+            task = bar.add_task("annotating", total=None)
+
+            def tell(now: Figures) -> None:
+                bar.update(task, completed=now.done, total=now.pairs, description=now.line)
+
+            figures = room.run_annotate(settings, tell)
+        console.print(render(figures))
+        console.print(f"{settings.out / 'traces.jsonl'}: {figures.accepted} of {figures.pairs} pairs accepted", soft_wrap=True)
+        if figures.stopped:
+            errors.print(Text(f"more-r1: {figures.stopped}", style="red"), soft_wrap=True)
+            raise typer.Exit(1)
+
+
+@app.command()
+def sft(recipe: Path, overrides: Overrides = None) -> None:
+    """Stage 1: fine-tune on reasoning traces (or on answers alone)."""
+    from more_r1.training.recipe import load_recipe
+    from more_r1.training.sft import SftRecipe, run_sft
+
+    _told(run_sft(load_recipe(recipe, overrides or [], SftRecipe)))
+
+
+@app.command()
+def difficulty(recipe: Path, overrides: Overrides = None) -> None:
+    """Ask the stage-1 model about the training pairs that stage 1 left: right is easy, wrong is hard."""
+    from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
+    from more_r1.training.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides or [], DifficultyRecipe)
+    with telling("asking") as tell:
+        figures = run_difficulty(settings, tell)
+    console.print(f"{settings.out / 'difficulty.jsonl'}: {figures.easy} easy, {figures.hard} hard", soft_wrap=True)
+
+
+@app.command("plan")
+def plan_run(recipe: Path, overrides: Overrides = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Say what stage 2 will cost, with and without shared prefixes: tokens, FLOPs, memory, hours."""
+    from dataclasses import asdict
+
+    from more_r1.training.plan import PlanRecipe, plan
+    from more_r1.training.plan_table import render
+    from more_r1.training.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides or [], PlanRecipe)
+    made = plan(settings)
+    if as_json:
+        print(json.dumps(asdict(made), indent=2))
+    else:
+        console.print(render(made, settings))
+
+
+@app.command()
+def grpo(recipe: Path, overrides: Overrides = None) -> None:
+    """Stage 2: GRPO with progressive sample mixing, from the model after stage 1."""
+    from more_r1.training.grpo import GrpoRecipe, run_grpo
+    from more_r1.training.recipe import load_recipe
+
+    _told(run_grpo(load_recipe(recipe, overrides or [], GrpoRecipe)))
+
+
+@app.command()
+def train(recipe: Path, overrides: Overrides = None) -> None:
+    """All stages of one recipe in a row: sft, difficulty, grpo, evaluate, report; what is complete is skipped."""
+    from more_r1.evaluation.metrics import render
+    from more_r1.pipeline import TrainRecipe
+    from more_r1.pipeline import train as run
+    from more_r1.training.recipe import load_recipe
+
+    page, metrics = run(load_recipe(recipe, overrides or [], TrainRecipe), telling)
+    console.print(render(metrics))
+    console.print(f"{page}", soft_wrap=True)
+
+
+@app.command("copy-model")
+def copy_model(
+    model: Annotated[str, typer.Argument(help="Model folder or hub name")],
+    folder: Annotated[Path, typer.Argument(help="Model folder to be")],
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the weights")] = "float16",
+) -> None:
+    """Write a model folder anew in another precision, as the shipped ones were."""
+    import torch
+
+    from more_r1.models.load import save_backbone
+
+    save_backbone(load(model, None), folder, getattr(torch, dtype))
+    console.print(f"{folder}", soft_wrap=True)
+
+
+def _told(learned: Learned) -> None:
+    best = "" if learned.best is None else f", best at step {learned.best_step}: " + json.dumps(dict(learned.best))
+    console.print(f"{learned.model}: {learned.steps} steps{best}", soft_wrap=True)

@@ -1,0 +1,54 @@
+"""Fine-tuning with a classification head (models/classifier.py): one step on the cross-entropy of the gold labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch.nn.functional import cross_entropy
+
+from more_r1.models.classifier import Asked, Classifier, Head
+from more_r1.models.load import Backbone
+from more_r1.reasoning.trace import read_answer
+from more_r1.schema import Schema
+from more_r1.training.examples import Batch, share
+from more_r1.training.learner import Trainer
+
+
+def with_head(backbone: Backbone, schema: Schema, seed: int) -> Classifier:
+    """A fresh head, random by the seed. It takes the place of the language head, which then learns nothing of its own."""
+    set_seed(seed)
+    config = backbone.model.config
+    if not config.text_config.tie_word_embeddings:
+        backbone.model.lm_head.requires_grad_(False)
+    head = Head(config.text_config.hidden_size, len(schema.labels)).to(backbone.model.device)
+    form = backbone.form.model_copy(update={"reasoning": "none"})
+    return Classifier(replace(backbone, form=form), head, schema.labels)
+
+
+def classify(schema: Schema) -> Callable[[Trainer, Batch, float], dict[str, Any]]:
+    """The update: the examples' completions are answers, the policy a HeadedModel."""
+
+    def update(trainer: Trainer, batch: Batch, rate: float) -> dict[str, Any]:
+        accelerator = trainer.accelerator
+        examples = share(batch.examples, accelerator)
+        count = len(batch.examples)
+        # DDP needs a backward pass of every process, if only one that counts for nothing.
+        asked = Asked.build([e.prompt for e in examples or batch.examples[:1]], trainer.backbone.encoder)
+        logits = trainer.policy(asked)
+        gold = [schema.labels.index(str(read_answer(e.completion, schema, "none"))) for e in examples]
+        targets = torch.tensor(gold, device=logits.device, dtype=torch.long)
+        total = cross_entropy(logits[: len(gold)], targets, reduction="sum") if gold else logits.sum() * 0
+        right = (logits[: len(gold)].argmax(-1) == targets).sum()
+        sums = torch.stack([total.detach(), right.to(total.dtype)])
+        loss, rights = accelerator.reduce(sums).tolist()
+        # DDP averages gradients over processes, hence the factor.
+        accelerator.backward(total * accelerator.num_processes / count)
+        norm = trainer.step(rate, loss / count)
+        event = {"epoch": round(batch.epoch, 4), "loss": loss / count, "lr": rate, "grad_norm": norm}
+        return event | {"accuracy": rights / count}
+
+    return update
