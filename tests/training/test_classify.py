@@ -86,8 +86,10 @@ def test_scores_are_the_schemas_in_its_order(headed: Path) -> None:
         assert torch.tensor(row).exp().sum() == pytest.approx(1)
         assert dict(zip(SCHEMA.labels, row, strict=True)) == dict(zip(turned.labels, other, strict=True))
         assert text == f"<answer>{max(zip(row, SCHEMA.labels, strict=True))[1]}</answer>"
-    with pytest.raises(ModelError, match="not trained on this schema"):
-        model.label_scores(asked, [""] * 4, Schema(relations=SCHEMA.relations[1:]))
+    fewer = Schema(relations=SCHEMA.relations[1:])
+    for ask in (lambda: model.label_scores(asked, [""] * 4, fewer), lambda: model.generate(asked, 1, keep_form=fewer)):
+        with pytest.raises(ModelError, match="not trained on this schema"):
+            ask()
 
 
 @pytest.mark.parametrize("order", ["shared", "paper"])

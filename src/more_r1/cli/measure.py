@@ -16,6 +16,7 @@ from more_r1.cli.app import (
     app,
     console,
     load,
+    quiet,
     schema_of,
     telling,
 )
@@ -38,12 +39,14 @@ def evaluate(
     from more_r1.evaluation.evaluate import evaluate as run
     from more_r1.evaluation.metrics import render
     from more_r1.formats import load_documents
+    from more_r1.models.classifier import load_model
     from more_r1.models.predict import Reading
 
     documents, how = load_documents(data, split)[:limit], Reading(joint=joint, confidence=confidence)
-    backbone = load(model, threads)
+    quiet(threads)
+    asked = load_model(model)
     with telling("asking") as tell:
-        metrics = run(backbone, documents, schema_of(schema), out, max_new_tokens=max_new_tokens, progress=tell, reading=how)
+        metrics = run(asked, documents, schema_of(schema), out, max_new_tokens=max_new_tokens, progress=tell, reading=how)
     console.print(render(metrics))
     console.print(f"{out / 'predictions.jsonl'}, {out / 'metrics.json'}", soft_wrap=True)
 

@@ -13,8 +13,8 @@ from more_r1.extraction.archive import Worker
 from more_r1.extraction.extract import extract
 from more_r1.extraction.proposers import entity_proposer, object_proposer, propose, usual
 from more_r1.extraction.raw import Source, open_source
+from more_r1.models.classifier import load_model
 from more_r1.models.engine import Model
-from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
 
 
@@ -52,7 +52,7 @@ class Job(BaseModel):
     def load(self) -> Model:
         """What is asked. Raises ModelError and EngineError."""
         if self.engine == "local":
-            return load_backbone(self.model)
+            return load_model(self.model)
         from more_r1.models.vllm import load_vllm
 
         return load_vllm(self.model)

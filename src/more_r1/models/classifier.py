@@ -140,7 +140,12 @@ class Classifier:
         sampling: Sampling | None = None,
         seeds: Sequence[int] = (),
     ) -> list[str]:
-        """The likeliest label of each prompt, or one drawn by its seed, as the answer of a completion; never another text."""
+        """The likeliest label of each prompt, or one drawn by its seed, as the answer of a completion; never another text.
+
+        Raises ModelError where `keep_form` has other labels than the head.
+        """
+        if keep_form is not None:
+            self._same(keep_form)
         logits = self.logits(prompts, progress)
         if sampling is None:
             chosen = logits.argmax(-1).tolist()
@@ -156,11 +161,13 @@ class Classifier:
 
         Raises ModelError for a schema with other labels than the head's.
         """
-        if set(schema.labels) != set(self.labels):
-            strange = sorted(set(schema.labels) ^ set(self.labels))[0]
-            raise ModelError(f"the head was not trained on this schema ({strange} is in one of the two); give its own schema")
+        self._same(schema)
         places = [self.labels.index(label) for label in schema.labels]
         return [tuple(row) for row in self.logits(prompts).double().log_softmax(-1)[:, places].tolist()]
+
+    def _same(self, schema: Schema) -> None:
+        if strange := set(schema.labels) ^ set(self.labels):
+            raise ModelError(f"the head was not trained on this schema ({min(strange)} is in one of the two); give its own")
 
     @torch.no_grad()
     def logits(self, prompts: Sequence[Prompt], progress: Callable[[int], None] | None = None) -> Tensor:

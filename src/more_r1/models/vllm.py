@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from more_r1.document import DocumentError
 from more_r1.models.decode import picture_ids
 from more_r1.models.engine import EngineError
 from more_r1.models.labels import branches
+from more_r1.models.lifeline import end_with_me
 from more_r1.models.load import Manner, load_manner
 from more_r1.models.processor import MAX_ASPECT
 from more_r1.models.sampling import STOP, Sampling
@@ -54,15 +56,19 @@ class _Row:
 class Vllm:
     """A model that vLLM holds; an Engine. `close` ends its processes, which otherwise end with this one."""
 
-    def __init__(self, llm: LLM, manner: Manner, stops: frozenset[int], room: int) -> None:
-        """`stops`: the tokens that end a completion. `room`: tokens of a prompt and its completion at most."""
+    def __init__(self, llm: LLM, manner: Manner, stops: frozenset[int], room: int, processes: Sequence[int]) -> None:
+        """`stops`: the tokens that end a completion. `room`: tokens of a prompt and its completion at most. `processes`: the
+        engine's, which must not outlive this one."""
         self.llm, self.room, self._stops = llm, room, stops
         self.encoder, self.form, self.temperature = manner.encoder, manner.form, manner.temperature
+        self._watcher = end_with_me(processes)
         self._banned = dict.fromkeys(picture_ids(manner.config), -100.0)
 
     def close(self) -> None:
         """End vLLM's processes."""
         self.llm.llm_engine.engine_core.shutdown()
+        self._watcher.kill()
+        self._watcher.wait()
 
     def generate(
         self,
@@ -271,6 +277,7 @@ def load_vllm(name_or_dir: str | Path, **options: Any) -> Vllm:
         stops = GenerationConfig.from_pretrained(manner.name).eos_token_id
     except OSError:  # a folder need not have one
         stops = None
+    before = {child.pid for child in active_children()}
     try:
         llm = LLM(manner.name, enable_prefix_caching=True, **(ours | options))
     except Exception as error:  # in its own process, and for many reasons
@@ -280,7 +287,9 @@ def load_vllm(name_or_dir: str | Path, **options: Any) -> Vllm:
             "Python give load_vllm a smaller max_model_len or gpu_memory_utilization"
         ) from error
     known = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    return Vllm(llm, manner, frozenset([manner.encoder.eos_id, *known]), int((ours | options)["max_model_len"]))
+    processes = [child.pid for child in active_children() if child.pid and child.pid not in before]
+    room = int((ours | options)["max_model_len"])
+    return Vllm(llm, manner, frozenset([manner.encoder.eos_id, *known]), room, processes)
 
 
 def _held(pattern: str) -> dict[str, Any]:
