@@ -73,7 +73,7 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 
 .venv-ray/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-ray
-	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[scale]' pytest
+	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[scale]' pytest hypothesis
 	touch $@
 
 # vLLM for CPUs pins a transformers below ours, which it runs on as well. torchaudio and torchcodec do not load beside torch+cpu.
