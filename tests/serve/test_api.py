@@ -103,6 +103,7 @@ def test_the_schema_is_said_in_full(client: TestClient, shipped: Backbone) -> No
     said = client.get("/schema").json()
     assert [relation["label"] for relation in said["relations"]] == list(schema.labels)
     assert (said["proposers"], said["model"]) == ({"objects": "embedded", "entities": "gazetteer"}, "tiny")
+    assert said["embedded"]
     for relation, one in zip(schema.relations, said["relations"][1:], strict=True):
         assert one["description"] == relation.meaning
         assert (one["object"], one["entity"]) == (relation.object_type, relation.entity_type)
@@ -119,7 +120,7 @@ def test_no_place_on_disk_is_told(shipped: Backbone, tmp_path: Path) -> None:
     app = create_app(shipped, Schema.more(), model=str(tmp_path / "mine"), entities=f"gazetteer:{names}")
     with TestClient(app, base_url="http://localhost") as client:
         said = client.get("/schema").json()
-        assert (said["model"], said["proposers"]["entities"]) == ("mine", "gazetteer")
+        assert (said["model"], said["proposers"]["entities"], said["embedded"]) == ("mine", "gazetteer", False)
         assert client.get("/health").json() == {"status": "ok", "model": "mine", "waiting": 0, "room": 64}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from more_r1.document import Document, Entity, Object, Pair
+from more_r1.models.load import SHIPPED
 from more_r1.reasoning.prediction import Prediction
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import NONE, Schema
@@ -64,6 +65,7 @@ class Relations(_Said):
     relations: tuple[Relation, ...]
     proposers: Proposers
     model: str
+    embedded: bool = Field(description="Whether the model is a shipped one, which knows the embedded world only")
 
 
 class Record(_Said):
@@ -128,7 +130,8 @@ def relations(schema: Schema, objects: str, entities: str, model: str) -> Relati
         )
         for each in schema.relations
     ]
-    return Relations(relations=(none, *rest), proposers=Proposers(objects=objects, entities=entities), model=model)
+    proposers = Proposers(objects=objects, entities=entities)
+    return Relations(relations=(none, *rest), proposers=proposers, model=model, embedded=model in SHIPPED)
 
 
 def record(document: Document) -> Record:

@@ -191,6 +191,6 @@ startExport();
 api.schema().then((schema) => {
   learn(schema);
   at("model").textContent = ` · model ${schema.model}`;
-  at("honest").hidden = schema.proposers.objects !== "embedded";
+  at("honest").hidden = !schema.embedded;
   return showExamples();
 }).catch(report);
