@@ -38,8 +38,7 @@ def described(image: str | Path | bytes, text: str, objects: Iterable[str], enti
     spans = tuple(_entity(given, tokens) for given in entities)
     if len({e.id for e in spans}) < len(spans):
         raise DocumentError(f"{name}: an entity is given twice")
-    pairs = tuple(Pair(object=o.id, entity=e.id) for e in spans for o in boxes)
-    return Document(id=name, image=image, tokens=tokens, objects=boxes, entities=spans, pairs=pairs)
+    return all_pairs(Document(id=name, image=image, tokens=tokens, objects=boxes, entities=spans))
 
 
 def extract(
@@ -65,7 +64,7 @@ def extract(
     drawn of each pair, and `agreement` is the share of them that ends in the label.
     """
     reading = Reading(types, confidence, samples, joint, min_confidence)
-    asked = [document if document.pairs else _all_pairs(document) for document in documents]
+    asked = [document if document.pairs else all_pairs(document) for document in documents]
     done = 0
 
     def tell(n: int) -> None:
@@ -77,7 +76,8 @@ def extract(
         yield from chunk
 
 
-def _all_pairs(document: Document) -> Document:
+def all_pairs(document: Document) -> Document:
+    """The document with every object paired with every entity."""
     pairs = tuple(Pair(object=o.id, entity=e.id) for e in document.entities for o in document.objects)
     return document.model_copy(update={"pairs": pairs})
 

@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
-from more_r1.document import Document, Pair
-from more_r1.extraction.extract import extract
+from more_r1.document import Document
+from more_r1.extraction.extract import all_pairs, extract
 from more_r1.models.load import Backbone
 from more_r1.models.predict import CHUNK_PAIRS, Reading
 from more_r1.reasoning.prediction import Prediction
@@ -171,8 +171,7 @@ def _askable(document: Document, reading: Reading) -> Document:
         missing = [name for name, found in (("object", document.objects), ("entity", document.entities)) if not found]
         if missing:
             raise RequestError(422, f"no {' and no '.join(missing)} given or found; mark at least one of each")
-        pairs = tuple(Pair(object=o.id, entity=e.id) for e in document.entities for o in document.objects)
-        document = document.model_copy(update={"pairs": pairs})
+        document = all_pairs(document)
     asked = len(document.pairs)
     if asked * (1 + reading.samples) > MAX_PAIRS:
         raise RequestError(422, f"{asked} pairs, each {1 + reading.samples} times, are more than {MAX_PAIRS}; ask less at once")

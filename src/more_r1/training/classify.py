@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,14 +18,13 @@ from more_r1.training.learner import Trainer
 
 
 def with_head(backbone: Backbone, schema: Schema, seed: int) -> Classifier:
-    """A fresh head, random by the seed. It takes the place of the language head, which then learns nothing of its own."""
+    """A fresh head, random by the seed, on a backbone that is asked without reasoning. The language head learns nothing."""
     set_seed(seed)
     config = backbone.model.config
     if not config.text_config.tie_word_embeddings:
         backbone.model.lm_head.requires_grad_(False)
     head = Head(config.text_config.hidden_size, len(schema.labels)).to(backbone.model.device)
-    form = backbone.form.model_copy(update={"reasoning": "none"})
-    return Classifier(replace(backbone, form=form), head, schema.labels)
+    return Classifier(backbone, head, schema.labels)
 
 
 def classify(schema: Schema) -> Callable[[Trainer, Batch, float], dict[str, Any]]:

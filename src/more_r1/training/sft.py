@@ -18,14 +18,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from more_r1.formats.traces import Key, read_completions
 from more_r1.models.classifier import HeadedModel, save_classifier
+from more_r1.models.engine import Model
 from more_r1.models.load import Backbone, load_backbone
 from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
 from more_r1.training.classify import classify, with_head
-from more_r1.training.examples import Epochs, Example, draw, launched
-from more_r1.training.learner import Learned, TrainingRecipe, finished, fit, learn, rates, validation_steps
+from more_r1.training.examples import Batch, Epochs, Example, draw, launched
+from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, fit, learn, rates, validation_steps
 from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate
@@ -106,31 +107,24 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     console.print(f"{pairs} of {len(train)} pairs, {len(documents)} documents{without}; {len(batches)} steps", soft_wrap=True)
 
     asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
-    when = validation_steps(len(batches), recipe.epochs, recipe.validate_every)
-    speed = rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule)
+    model: Model = backbone
+    update: Update[Batch] = fit
+    policy, save = None, None
     if recipe.head:
-        classifier = with_head(backbone, schema, recipe.seed)
-        return learn(
-            backbone,
-            recipe,
-            run,
-            batches,
-            speed,
-            classify(schema),
-            validate=lambda: validate(classifier, schema, asked, recipe.max_new_tokens),
-            validate_at=when,
-            policy=HeadedModel(backbone.model, classifier.head),
-            save=partial(save_classifier, classifier),
-        )
+        model = classifier = with_head(backbone, schema, recipe.seed)
+        policy, save = HeadedModel(backbone.model, classifier.head), partial(save_classifier, classifier)
+        update = classify(schema)
     return learn(
         backbone,
         recipe,
         run,
         batches,
-        speed,
-        fit,
-        validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
-        validate_at=when,
+        rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
+        update,
+        validate=lambda: validate(model, schema, asked, recipe.max_new_tokens),
+        validate_at=validation_steps(len(batches), recipe.epochs, recipe.validate_every),
+        policy=policy,
+        save=save,
     )
 
 
