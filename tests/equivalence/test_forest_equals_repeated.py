@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from more_r1.models.attention import Blocks, Dense, Paths, Span
-from more_r1.models.forest import Forest, Sample, logprobs
+from more_r1.models.forest import Forest, Sample, logprobs, scored
 from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Picture, Prompt
 
@@ -169,6 +169,34 @@ def test_gradient_checkpointing_changes_nothing(tiny: Backbone, siblings: tuple[
     saving.model.activation_checkpointing_enable()
     assert saving.model.model.language_model.layers[0].gradient_checkpointing
     assert relative(gradients(saving, logprobs(saving.model, forest), 0), plain) < 1e-6
+
+
+def test_logits_a_few_rows_at_a_time_change_nothing(
+    tiny: Backbone, siblings: tuple[Forest, list[Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither results nor gradients; and no more logits than those rows are kept for the way back."""
+    forest, _ = siblings
+    weights = torch.randn(len(forest.targets), generator=torch.Generator().manual_seed(0))
+    vocabulary, width = tiny.model.lm_head.weight.shape
+    found = []
+    for rows in (len(forest.targets), 5):
+        monkeypatch.setattr("more_r1.models.forest.LOGITS", rows * vocabulary)
+        kept: list[int] = []
+
+        def note(part: Tensor, kept: list[int] = kept) -> Tensor:
+            if part.ndim == 2 and part.shape[1] == vocabulary and part.shape[0] != width:
+                kept.append(part.shape[0])
+            return part
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda part: part):
+            chosen, spread = scored(tiny.model, forest, temperature=0.7, entropies=True)
+        parameters = [p for p in tiny.model.parameters() if p.requires_grad]
+        grads = torch.autograd.grad((chosen * weights).sum(), parameters, allow_unused=True, materialize_grads=True)
+        assert spread is not None
+        found.append((chosen, spread, torch.cat([grad.flatten() for grad in grads]), kept))
+    (chosen, spread, grads, most), (parts, spreads, others, least) = found
+    assert difference([chosen, spread], [parts, spreads]) < TOLERANCE and relative(others, grads) < 1e-6
+    assert len(forest.targets) in most and not least
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

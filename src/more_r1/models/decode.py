@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from more_r1.models.attention import Blocks, attend
+from more_r1.models.families import family_of
 from more_r1.models.forest import Forest
 from more_r1.models.load import Backbone
 from more_r1.models.processor import Segment
-from more_r1.models.step import Step
+from more_r1.models.step import stepper
 
 # Keys and values held at a time, in tokens: memory grows with it, the work lost on waiting for the longest row too.
 BATCH_TOKENS = 32768
@@ -62,13 +63,14 @@ def stop_ids(backbone: Backbone) -> frozenset[int]:
 
 
 def vision_ids(backbone: Backbone) -> list[int]:
-    """The tokens that stand for pictures and their borders, which no completion may hold."""
+    """The tokens that stand for pictures and, as far as the configuration has them, for their borders, which no completion may
+    hold."""
     return picture_ids(backbone.model.config)
 
 
 def picture_ids(config: Any) -> list[int]:
     """As `vision_ids`, from a model's configuration."""
-    return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
+    return [getattr(config, mark) for mark in family_of(config).marks]
 
 
 def batches(prompts: Iterable[tuple[Segment, ...]], room: int, most: int) -> Iterator[list[tuple[Segment, ...]]]:
@@ -109,7 +111,7 @@ def _decode(
     rows = _Rows(forest, prefill, max_new_tokens)
     del prefill  # its keys and values are by node now, in `rows`
     positions = torch.tensor([_next_position(forest, path) for path in forest.paths], device=device)
-    following = Step(model, len(prompts))
+    following = stepper(model, encoder.family, len(prompts))
 
     alive = list(range(len(prompts)))  # prompt of each row
     open_rows = set(alive)

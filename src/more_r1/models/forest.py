@@ -14,9 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from more_r1.models.attention import Blocks, Layout, Span
+from more_r1.models.families.family import Family
 from more_r1.models.processor import Encoder, Segment
+
+# Logits of a call that are there at a time, in numbers: half a GiB, and as much again for each pass over them.
+LOGITS = 2**27
 
 Sample = tuple[tuple[Segment, ...], tuple[int, ...]]
 """A prompt in segments, from shared to own, and the ids of its completion."""
@@ -29,9 +34,9 @@ class Forest:
     ids: Tensor
     """[1, T]"""
     positions: Tensor
-    """[3, 1, T]: time, height and width of M-RoPE."""
+    """[axes, 1, T]: time, height and width where positions have three."""
     pixels: Tensor | None
-    """[patches, channels x 2 x patch x patch], pictures in the order of the row; None without pictures."""
+    """Rows of pixel values, pictures in the order of the row; None without pictures."""
     grids: Tensor | None
     """[pictures, 3]: time, height, width in patches."""
     pictures: tuple[int, ...]
@@ -48,6 +53,8 @@ class Forest:
     """Tokens of each completion."""
     repeated_tokens: int
     """What a layout without sharing or padding would compute."""
+    family: Family
+    """Whose model is to be called."""
 
     @property
     def tokens(self) -> int:
@@ -67,31 +74,39 @@ class Forest:
     def inputs(
         self, device: torch.device, layout: Layout | None = None, start: int = 0, stop: int | None = None
     ) -> dict[str, Any]:
-        """Keyword arguments of a Qwen2.5-VL's forward; `layout` stands in for the default attention.
+        """Keyword arguments of the model's forward; `layout` stands in for the default attention.
 
         With `start` and `stop` of that part of the row only, which must be of whole nodes and needs a layout of its own.
         """
         stop = self.tokens if stop is None else stop
         inputs = {
             "input_ids": self.ids[:, start:stop].to(device),
-            "position_ids": self.positions[..., start:stop].to(device),
-            "attention_mask": {"full_attention": None},  # what is seen, `forest` says; no mask need be built
-            "use_cache": False,
+            **asked_at(self.positions[..., start:stop].to(device)),
             "forest": layout or Blocks(self.spans),
         }
         first, last = bisect_left(self.pictures, start), bisect_left(self.pictures, stop)
         if self.pixels is not None and self.grids is not None and first < last:
-            patches = self.grids.prod(-1)
-            pixels = self.pixels[patches[:first].sum() : patches[:last].sum()]
-            inputs |= {"pixel_values": pixels.to(device), "image_grid_thw": self.grids[first:last].to(device)}
+            rows = self.family.rows(self.grids)
+            pixels = self.pixels[rows[:first].sum() : rows[:last].sum()]
+            shown = self.family.arguments(pixels, self.grids[first:last])
+            inputs |= {name: value.to(device) for name, value in shown.items()}
         return inputs
+
+
+def asked_at(positions: Tensor) -> dict[str, Any]:
+    """Keyword arguments of a text model's forward for tokens at positions [axes, 1, T], but for `forest`, which says what they
+    see."""
+    # A mask that nothing reads: transformers takes one of four dimensions as it is, instead of building one of T x T.
+    unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=positions.device)
+    positions = positions if len(positions) > 1 else positions[0]
+    return {"position_ids": positions, "attention_mask": unread, "use_cache": False}
 
 
 def logprobs(model: Any, forest: Forest, layout: Layout | None = None, temperature: float = 1.0) -> list[Tensor]:
     """The log-probability of each completion token: one float32 tensor a sequence, in the order given.
 
-    One call of `model`, which must be loaded by models/load.py (or wrapped around such a model: DDP, LoRA); logits are
-    computed for completion tokens only, and divided by the temperature.
+    One call of `model`, which must be loaded by models/load.py, with or without adapters; logits are computed for completion
+    tokens only, and divided by the temperature.
     """
     return list(scored(model, forest, layout, temperature)[0].split(forest.lengths))  # type: ignore[no-untyped-call]
 
@@ -101,16 +116,32 @@ def scored(
 ) -> tuple[Tensor, Tensor | None]:
     """As `logprobs`, in one tensor [K]; and, if asked for, the entropy of what each token was drawn from, [K], in nats."""
     device = next(model.parameters()).device
-    output = model(**forest.inputs(device, layout), logits_to_keep=forest.index.to(device))
-    return read(output.logits[0], forest.targets.to(device), temperature, entropies)
+    hidden = model.model(**forest.inputs(device, layout)).last_hidden_state[0, forest.index.to(device)]
+    return read(model.lm_head, hidden, forest.targets.to(device), temperature, entropies)
 
 
-def read(logits: Tensor, targets: Tensor, temperature: float, entropies: bool) -> tuple[Tensor, Tensor | None]:
-    """The log-probabilities of targets [K] by logits [K, vocabulary], in float32; if asked for, the entropies, detached."""
-    logits = logits.float()
+def read(head: Any, hidden: Tensor, targets: Tensor, temperature: float, entropies: bool) -> tuple[Tensor, Tensor | None]:
+    """The log-probabilities of targets [K] by the head's logits of hidden [K, width], in float32; if asked for, the entropies
+    [K], detached.
+
+    Of a large vocabulary and many tokens there are never all logits at a time: they are made anew on the way back.
+    """
+    rows = max(LOGITS // head.weight.shape[0], 1)
+    if len(targets) <= rows:
+        return _read(head, hidden, targets, temperature, entropies)
+    parts = [
+        checkpoint(_read, head, *part, temperature, entropies, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(hidden.split(rows), targets.split(rows), strict=True)  # type: ignore[no-untyped-call]
+    ]
+    chosen, spread = zip(*parts, strict=True)
+    return torch.cat(chosen), torch.cat(spread) if entropies else None
+
+
+def _read(head: Any, hidden: Tensor, targets: Tensor, temperature: float, entropies: bool) -> tuple[Tensor, Tensor | None]:
+    logits = head(hidden).float()
     # Logits are large: each pass over them counts.
     logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
-    chosen = logprobs.gather(1, targets[:, None])[:, 0]
+    chosen = logprobs.gather(1, targets[:, None])[:, 0].clone()  # a view would lose FSDP's hooks if it were changed in place
     if not entropies:
         return chosen, None
     with torch.no_grad():
@@ -173,6 +204,7 @@ def _plant(sequences: Sequence[Sample], encoder: Encoder) -> Forest:
         targets=torch.tensor([id for _, completion in sequences for id in completion]),
         lengths=tuple(len(completion) for _, completion in sequences),
         repeated_tokens=sum(sum(len(s.ids) for s in prompt) + len(completion) for prompt, completion in sequences),
+        family=encoder.family,
     )
 
 
@@ -195,7 +227,7 @@ class _Row:
         path = (*above, number)
         while True:
             node.start, node.path = len(self.ids), path
-            positions, advance = segment_positions(node.segment, self.encoder)
+            positions, advance = self.encoder.positions(node.segment)
             self.ids += node.segment.ids
             self.positions.append(positions + base)
             self.pictures += node.segment.pictures
@@ -208,27 +240,3 @@ class _Row:
         for child in node.children.values():
             self.add(child, base, path)
         span[2] = len(self.ids)
-
-
-def segment_positions(segment: Segment, encoder: Encoder) -> tuple[Tensor, int]:
-    """M-RoPE positions [3, tokens] of a segment that begins at 0, and how far it moves on what follows.
-
-    As `get_rope_index` of transformers' Qwen2.5-VL: text advances by one a token, a picture of t x h x w merged patches
-    counts them out in three dimensions and advances by the larger of h and w.
-    """
-    if not segment.pictures:
-        return torch.arange(len(segment.ids)).expand(3, -1), len(segment.ids)
-    parts: list[Tensor] = []
-    at = base = 0
-    for picture in segment.pictures:
-        first = segment.ids.index(encoder.image_id, at)
-        parts.append(torch.arange(first - at).expand(3, -1) + base)
-        base += first - at
-        time, height, width = encoder.pixels(picture)[1].tolist()
-        height, width = height // encoder.merge, width // encoder.merge
-        parts.append(torch.cartesian_prod(torch.arange(time), torch.arange(height), torch.arange(width)).T + base)
-        base += max(height, width)
-        at = first + time * height * width
-    rest = len(segment.ids) - at
-    parts.append(torch.arange(rest).expand(3, -1) + base)
-    return torch.cat(parts, dim=1), base + rest

@@ -1,4 +1,4 @@
-"""Model folders: read any Qwen2.5-VL, write folders that stock transformers reads, complete or not at all."""
+"""Model folders: read those of any family, write folders that stock transformers reads, complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
-from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import cached_file
 
 from more_r1.formats.paths import replacing
 from more_r1.models.attention import ATTENTION
+from more_r1.models.families import family_of
 from more_r1.models.lora import merged
-from more_r1.models.processor import Encoder, ImageTextProcessor
+from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm
 
 FORM_FILE = "more_r1.json"
@@ -77,7 +77,8 @@ class Backbone:
 def load_backbone(
     name_or_dir: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Backbone:
-    """A Qwen2.5-VL from a local folder, the model hub or, by one of the names in SHIPPED, the package; in evaluation mode.
+    """A model of one of the families (models/families) from a local folder, the model hub or, by one of the names in SHIPPED,
+    the package; in evaluation mode.
 
     `device` defaults to the GPU if there is one; `dtype` to float32 on the CPU and to what is stored elsewhere. Weights are
     read from safetensors only, for other formats can run code, and code that a folder brings is never run. Raises ModelError
@@ -88,8 +89,12 @@ def load_backbone(
         dtype = torch.float32
     manner = load_manner(name_or_dir)
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            manner.name, dtype=dtype or "auto", attn_implementation=ATTENTIONS, use_safetensors=True
+        model = AutoModelForImageTextToText.from_pretrained(
+            manner.name,
+            dtype=dtype or "auto",
+            attn_implementation=ATTENTIONS,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except Exception as error:
         raise _unusable(manner.name, error) from error
@@ -104,13 +109,11 @@ def load_manner(name_or_dir: str | Path) -> Manner:
         raise ModelError(f"{name}: no model folder (it has no config.json)")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if config.model_type != "qwen2_5_vl":
-            raise ModelError(f"{name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
-        if "sliding_attention" in config.text_config.layer_types:
-            raise ModelError(f"{name}: sliding-window attention is not supported; set use_sliding_window to false")
-        processor = ImageTextProcessor.from_pretrained(name, trust_remote_code=False)
-        # By PIL even where torchvision is installed, which resizes a little differently.
-        processor.image_processor = Qwen2VLImageProcessorPil.from_pretrained(name)
+        try:
+            family = family_of(config)
+        except ValueError as error:
+            raise ModelError(f"{name}: {error}") from error
+        encoder = Encoder(family.load(name), family)
         # From the hub, too.
         form, calibration = (
             cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in (FORM_FILE, CALIBRATION_FILE)
@@ -119,7 +122,7 @@ def load_manner(name_or_dir: str | Path) -> Manner:
         raise
     except Exception as error:
         raise _unusable(name, error) from error
-    return Manner(name, config, Encoder(processor), _read_form(form), _read_temperature(calibration))
+    return Manner(name, config, encoder, _read_form(form), _read_temperature(calibration))
 
 
 def read_form(name_or_dir: str | Path) -> PromptForm:
@@ -199,7 +202,7 @@ def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
 
 def _unusable(name: str, error: Exception) -> ModelError:
     """A stranger's folder fails in many ways, each must cost one clear line."""
-    return ModelError(f"{name}: cannot be loaded as a Qwen2.5-VL ({' '.join(str(error).split())[:300]})")
+    return ModelError(f"{name}: cannot be loaded ({' '.join(str(error).split())[:300]})")
 
 
 def _resolve(name_or_dir: str | Path) -> str:

@@ -79,9 +79,8 @@ class _Walk:
         layout = Below([Span(start - first, end - first, min(stop, last) - first) for start, end, stop in nodes], above)
         at = ((self.index >= first) & (self.index < last)).nonzero()[:, 0]
         inputs = self.forest.inputs(self.device, layout, first, last)
-        logits = self.model(**inputs, logits_to_keep=self.index[at] - first).logits[0]
-        logprobs, entropies = read(logits, self.targets[at], self.temperature, self.entropies is not None)
-        del logits
+        hidden = self.model.model(**inputs).last_hidden_state[0, self.index[at] - first]
+        logprobs, entropies = read(self.model.lm_head, hidden, self.targets[at], self.temperature, self.entropies is not None)
         self.logprobs[at] = logprobs.detach()
         if self.entropies is not None and entropies is not None:
             self.entropies[at] = entropies

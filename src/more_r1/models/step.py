@@ -1,8 +1,4 @@
-"""The text model of a Qwen2.5-VL for one new token a row, module by module as transformers does it.
-
-For so few tokens most of the time would go into what the model's own `forward` does in between, into many small products, and
-into reading matrices that do not lie as the product would like them.
-"""
+"""A text model for one new token a row: `Step` for those built as Qwen2.5-VL's, `OwnStep` for all others."""
 
 from __future__ import annotations
 
@@ -13,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
+from more_r1.models.families.family import Family
+from more_r1.models.forest import asked_at
+
 # Matrices are copied for decoding on the CPU, which makes it about half as long again as fast; not those of a larger model.
 PACKED_BYTES = 2**30
 
@@ -20,8 +19,47 @@ Attend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 """From layer, query [rows, heads, dim], key and value [rows, kv heads, dim] and scale to [rows, heads, dim]."""
 
 
+Stepper = Callable[[Tensor, Tensor, Attend], Tensor]
+"""The logits [rows, vocabulary] that follow tokens [rows] at positions [rows]."""
+
+
+def stepper(model: Any, family: Family, rows: int) -> Stepper:
+    """For about `rows` rows, while the weights stay as they are. No gradients."""
+    return Step(model, rows) if family.plain else OwnStep(model, family)
+
+
+class OwnStep:
+    """By the model's own `forward`: one sequence of all the tokens, in which each is a row by itself."""
+
+    def __init__(self, model: Any, family: Family) -> None:
+        self.text, self.head, self.axes = model.get_decoder(), model.lm_head, family.axes
+
+    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """As Stepper has it."""
+        where = asked_at(positions.expand(self.axes, 1, -1))
+        hidden: Tensor = self.text(input_ids=ids[None], forest=_Rows(attend), **where).last_hidden_state
+        logits: Tensor = self.head(hidden[0])
+        return logits
+
+
+class _Rows:
+    """The layout of one sequence whose tokens are rows."""
+
+    def __init__(self, attend: Attend) -> None:
+        self._attend = attend
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """As models.attention.Layout has it."""
+        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+        return self._attend(layer, q, k, v, scale).transpose(0, 1)[None]
+
+
 class Step:
-    """Of a model whose weights stay as they are while this is in use; about `rows` rows. No gradients."""
+    """Module by module as transformers does it, of a text model without norms on queries and keys.
+
+    For so few tokens most of the time would go into what the model's own `forward` does in between, into many small products,
+    and into reading matrices that do not lie as the product would like them.
+    """
 
     def __init__(self, model: Any, rows: int) -> None:
         self.text = model.model.language_model
@@ -35,7 +73,7 @@ class Step:
             self.layers.append((layer, *(_together(group, rows, packs) for group in groups)))
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """The logits [rows, vocabulary] that follow tokens [rows] at positions [rows]."""
+        """As Stepper has it."""
         hidden = self.text.embed_tokens(ids)
         cos, sin = (part[0, :, None] for part in self.text.rotary_emb(hidden, positions.expand(3, 1, -1)))
         dim, heads = cos.shape[-1], self.text.config.num_key_value_heads

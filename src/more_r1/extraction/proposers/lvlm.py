@@ -1,4 +1,4 @@
-"""Entities and objects by the model itself: Qwen2.5-VL answers both as JSON, boxes in pixels of the picture as it saw it.
+"""Entities and objects by the model itself: a Qwen-VL answers both as JSON, boxes on the scale of its family.
 
 What it answers is read like a stranger's file: anything that is not an item of the form asked for is passed over.
 """
@@ -64,11 +64,8 @@ class Grounding:
             "Locate every person, logo or sign of an organisation, landmark and flag in the picture, with its type: "
             f'{_KINDS}. Answer with JSON and write nothing else: [{{"bbox_2d": [x1, y1, x2, y2], "label": "per"}}]'
         )
-        encoder = self._model.encoder
-        # The grid counts patches: the picture as the model sees it, resized to whole ones.
-        _, rows, columns = encoder.pixels(picture)[1].tolist()
-        patch: int = encoder.processor.image_processor.patch_size
-        return read_boxes(_ask(self._model, picture, task), columns * patch, rows * patch)
+        scale = self._model.encoder.box_scale(picture)
+        return read_boxes(_ask(self._model, picture, task), *scale)
 
 
 def read_names(answer: str, tokens: tuple[str, ...]) -> tuple[Entity, ...]:
@@ -86,7 +83,7 @@ def read_names(answer: str, tokens: tuple[str, ...]) -> tuple[Entity, ...]:
 
 
 def read_boxes(answer: str, width: int, height: int) -> tuple[Object, ...]:
-    """The objects of an answer about a picture that the model saw as `width` x `height` pixels, in its order."""
+    """The objects of an answer, in its order, with boxes on a scale of so much for the picture's sides."""
     return objects_of(
         (-float(number), Box.from_pixels(*corners, width=width, height=height), _type(item.get("label")))
         for number, item in enumerate(_items(answer))
