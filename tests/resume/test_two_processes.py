@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stage2
-from colours import child
 from halves import Halfway
-from safetensors.torch import load_file
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["more_r1.training.grpo", "more_r1.models.tiny", "torch.utils.tensorboard", "peft"])
-
-
-def start(out: Path, processes: int, **settings: Any) -> list[Any]:
-    return launch(child, processes, str(out), {"draws": False, **settings})
-
-
-def launch(run: Callable[..., None], processes: int, *given: Any) -> list[Any]:
-    """As `accelerate launch --cpu --num_processes N` starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    started = []
-    for rank in range(processes):
-        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-        started.append(SERVER.Process(target=run, args=(*given, environment if processes > 1 else {})))
-        started[-1].start()
-    return started
-
-
-def finish(out: Path, processes: int, **settings: Any) -> None:
-    joined(start(out, processes, **settings))
-
-
-def joined(processes: list[Any]) -> None:
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+from processes import assert_learned_the_same, finish, joined, launch, log, start
 
 
 def test_two_learn_what_one_learns(tmp_path: Path) -> None:
@@ -96,15 +56,3 @@ def test_two_draw_and_learn_what_one_does(halfway: Halfway, tmp_path: Path, fore
     assert 0 in taught and max(taught) > 1
     assert all(abs(event["loss"]) > 1e-4 for event in one if "loss" in event)
     assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))
-
-
-def assert_learned_the_same(alone: Path, together: Path, but: tuple[str, ...] = ("seconds", "tokens")) -> None:
-    one, two = log(alone), log(together)
-    assert [event["step"] for event in one] == [event["step"] for event in two]
-    for mine, theirs in zip(one, two, strict=True):
-        figures = {name: value for name, value in mine.items() if not name.startswith(but)}
-        assert figures == pytest.approx({name: theirs[name] for name in figures}, rel=1e-4, abs=1e-6)
-    weights, others = (load_file(out / "final" / "model.safetensors") for out in (alone, together))
-    for name, tensor in weights.items():
-        # On average: where a gradient is next to nothing, Adam makes much of its rounding.
-        assert (tensor - others[name]).abs().mean() < 1e-5, name

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from more_r1.reasoning.prompt import Prompt
-from more_r1.training.examples import Epochs, Example, draw, pack
+from more_r1.training.examples import Epochs, Example, draw, pack, share
 
 LABELS = st.lists(st.sampled_from(["none", "/per/per/partner", "/per/org/member_of", "/loc/loc/contain"]), max_size=200)
 SIZES = st.lists(st.integers(0, 12), max_size=30)
@@ -62,3 +63,14 @@ def test_epochs_differ_in_order_and_count_steps() -> None:
     first, second = ([e.completion for i in range(start, start + 10) for e in batches[i].examples] for start in (0, 10))
     assert first != second and sorted(first) == sorted(second)
     assert [batches[i].epoch for i in (0, 9, 29)] == [pytest.approx(0.1), 1.0, 3.0]
+
+
+@given(sizes=st.lists(st.integers(1, 400), max_size=40), count=st.integers(1, 9))
+def test_parts_are_all_of_it_and_about_as_large_as_each_other(sizes: list[int], count: int) -> None:
+    processes = [SimpleNamespace(process_index=rank, num_processes=count) for rank in range(count)]
+    places = range(len(sizes))
+    parts = [list(share(places, process, sizes)) for process in processes]  # type: ignore[arg-type]
+    assert [place for part in parts for place in part] == list(places)
+    # No cut is further than half an item from where it should be.
+    assert all(sum(sizes[n] for n in part) <= sum(sizes) / count + max(sizes) for part in parts if part)
+    assert [n for process in processes for n in share(places, process)] == list(places)  # type: ignore[arg-type]

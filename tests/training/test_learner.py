@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from torch import Tensor
 
 from more_r1.models.tiny import build_tiny
@@ -71,3 +73,21 @@ def test_betas_and_clip_are_the_recipes(tmp_path: Path) -> None:
     weights = [learned(tmp_path / str(number), 3, **each)[name] for number, each in enumerate(settings)]
     for other in weights[1:]:
         assert (weights[0] - other).abs().max() > 1e-5
+
+
+def test_weights_in_half_precision_are_learnt_in_single_precision(tmp_path: Path) -> None:
+    """A step of 1e-6 is lost on a weight in bfloat16."""
+    AcceleratorState._reset_state(True)
+    backbone = build_tiny(["a", "b"], 0)
+    backbone.model.bfloat16()
+    before = {name: weight.detach().clone() for name, weight in backbone.model.named_parameters()}
+    recipe = TrainingRecipe.model_validate({"out": tmp_path / "run", "threads": 1})
+    batches = [Batch((Example(PROMPT, "b a b"),), 1.0)] * 2
+    try:
+        learn(backbone, recipe, Run(recipe, recipe.out), batches, [1e-6] * 2, fit)
+    finally:
+        AcceleratorState._reset_state(True)
+    moved = {name: (weight - before[name]).abs().max() for name, weight in backbone.model.named_parameters()}
+    assert all(0 < float(far) < 1e-5 for name, far in moved.items() if "layers" in name and "visual" not in name)
+    stored = load_file(recipe.out / "final" / "model.safetensors")
+    assert {weight.dtype for weight in stored.values()} == {torch.bfloat16}

@@ -27,10 +27,10 @@ def with_head(backbone: Backbone, schema: Schema, seed: int) -> Classifier:
     return Classifier(backbone, head, schema.labels)
 
 
-def classify(schema: Schema) -> Callable[[Trainer, Batch, float], dict[str, Any]]:
+def classify(schema: Schema) -> Callable[[Trainer, Batch], dict[str, Any]]:
     """The update: the examples' completions are answers, the policy a HeadedModel."""
 
-    def update(trainer: Trainer, batch: Batch, rate: float) -> dict[str, Any]:
+    def update(trainer: Trainer, batch: Batch) -> dict[str, Any]:
         accelerator = trainer.accelerator
         examples = share(batch.examples, accelerator)
         count = len(batch.examples)
@@ -43,10 +43,9 @@ def classify(schema: Schema) -> Callable[[Trainer, Batch, float], dict[str, Any]
         right = (logits[: len(gold)].argmax(-1) == targets).sum()
         sums = torch.stack([total.detach(), right.to(total.dtype)])
         loss, rights = accelerator.reduce(sums).tolist()
-        # DDP averages gradients over processes, hence the factor.
-        accelerator.backward(total * accelerator.num_processes / count)
-        norm = trainer.step(rate, loss / count)
-        event = {"epoch": round(batch.epoch, 4), "loss": loss / count, "lr": rate, "grad_norm": norm}
+        trainer.backward(total / count)
+        norm = trainer.step(loss / count)
+        event = {"epoch": round(batch.epoch, 4), "loss": loss / count, "grad_norm": norm}
         return event | {"accuracy": rights / count}
 
     return update

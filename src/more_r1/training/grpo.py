@@ -8,7 +8,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Self
 
-from accelerate.utils import set_seed
+from accelerate.utils import parse_flag_from_env, set_seed
 from pydantic import Field, field_serializer, model_validator
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from more_r1.formats.paths import replacing
 from more_r1.models.load import fingerprint, load_backbone
 from more_r1.models.lora import Lora, add_lora
-from more_r1.models.vision import frozen_copy
+from more_r1.models.vision import freeze_vision, frozen_copy
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 from more_r1.training.difficulty import measure
@@ -137,6 +137,8 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     if done := finished(run, console):
         return done
     schema = Schema.more()
+    if recipe.mixing.remeasure and any(parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")):
+        raise RecipeError("mixing.remeasure asks the model while batches are made, which a model that is split cannot answer")
     train, valid = read_samples(recipe.data, "train"), read_samples(recipe.data, "valid")
     measured, figures = read_difficulty(recipe.difficulty), read_figures(recipe.difficulty)
     disable_progress_bar()  # transformers' own; it would tear ours
@@ -155,7 +157,7 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
         add_lora(backbone.model, recipe.lora)
     else:
         if recipe.freeze_vision:
-            backbone.model.model.visual.requires_grad_(False)
+            freeze_vision(backbone.model)
         if recipe.beta > 0:
             reference = frozen_copy(backbone.model)
 

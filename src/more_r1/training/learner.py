@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.utils import set_seed
-from pydantic import Field
+from pydantic import Field, field_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -27,11 +28,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from more_r1.models.forest import Forest, scored
 from more_r1.models.load import Backbone, save_backbone
+from more_r1.models.vision import vision_parameters
 from more_r1.training.card import write_card
 from more_r1.training.examples import Batch, Example, share
 from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.run import Log, Run
 from more_r1.training.run import Progress as RunProgress
+from more_r1.training.split import accelerator_of, prepare, whole
+from more_r1.training.trackers import Tracker, missing
 
 T = TypeVar("T")
 
@@ -55,10 +59,21 @@ class TrainingRecipe(Recipe):
     """Largest norm of the gradient."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps from one checkpoint to the next."""
+    checkpointing: bool = False
+    """Compute activations anew on the way back instead of keeping them: a third more work, a fraction of the memory."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of torch; another number rounds differently. Without it, torch's own choice."""
     workers: int = Field(default=0, ge=0)
     """Processes that prepare batches ahead of the loop."""
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    """Where the curves are drawn besides log.jsonl. wandb and trackio are installed by `pip install 'more-r1[track]'`."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _installed(cls, trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
+        if lacking := missing(trackers):
+            raise ValueError(f"{', '.join(lacking)} not installed; pip install 'more-r1[track]', or leave it out")
+        return trackers
 
 
 @dataclass(frozen=True)
@@ -122,13 +137,23 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     clip: float
 
-    def step(self, rate: float, loss: float) -> float:
+    def whole(self) -> AbstractContextManager[None]:
+        """While this lasts every process has all weights, even of a model that is split; see training/split.py."""
+        return whole(self.accelerator, self.policy, self.backbone.model)
+
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """Add the gradient of this process's part of a loss that is a sum over processes; `last` before a step."""
+        loss = loss * self.accelerator.num_processes  # what adds up gradients divides by this
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            self.accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=last)
+        else:
+            self.accelerator.backward(loss)
+
+    def step(self, loss: float) -> float:
         """One step of the optimizer on the gradients that are there; their norm before it was clipped.
 
         Raises RecipeError where the loss or the norm is no number any more.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), self.clip))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise RecipeError(f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}; lower lr")
@@ -137,25 +162,25 @@ class Trainer:
         return norm
 
 
-# Trains on a batch at a learning rate, and says what is to be logged of it: "epoch" and "loss" at least.
-Update = Callable[[Trainer, T, float], dict[str, Any]]
+# Trains on a batch and says what is to be logged of it: "epoch" and "loss" at least.
+Update = Callable[[Trainer, T], dict[str, Any]]
 
 
-def fit(trainer: Trainer, batch: Batch, rate: float) -> dict[str, Any]:
+def fit(trainer: Trainer, batch: Batch) -> dict[str, Any]:
     """The update of fine-tuning: one step on the mean log-probability of the completions."""
     accelerator = trainer.accelerator
+    sizes = [len(example.completion) for example in batch.examples]
     # DDP needs a backward pass of every process, if only one that counts for nothing.
-    examples = share(batch.examples, accelerator) or (replace(batch.examples[0], weight=0.0),)
+    examples = share(batch.examples, accelerator, sizes) or (replace(batch.examples[0], weight=0.0),)
     encoder = trainer.backbone.encoder
     forest = Forest.build([(encoder.prompt(e.prompt), encoder.completion(e.completion)) for e in examples], encoder)
     total, count = token_mean(trainer.policy(forest)[0].split(forest.lengths), examples)
-    # Sums over all processes; DDP averages gradients over processes, hence the factor.
     tokens = [total.new_tensor(float(n)) for n in (forest.tokens, forest.repeated_tokens)]
     all_total, all_count, computed, repeated = accelerator.reduce(torch.stack([total.detach(), count, *tokens])).tolist()
-    accelerator.backward(total * accelerator.num_processes / all_count)
-    norm = trainer.step(rate, all_total / all_count)
+    trainer.backward(total / all_count)
+    norm = trainer.step(all_total / all_count)
     event: dict[str, Any] = {"epoch": round(batch.epoch, 4)} | ({"stage": batch.stage} if batch.stage else {})
-    event |= {"loss": all_total / all_count, "lr": rate, "grad_norm": norm}
+    event |= {"loss": all_total / all_count, "grad_norm": norm}
     return event | {"tokens": int(computed), "repeated_tokens": int(repeated)}
 
 
@@ -187,18 +212,20 @@ def learn(
     best/, the last in final/. Raises RecipeError where the loss or its gradient is no number any more.
     """
     # Not every batch shows a picture, and then a vision tower that learns has no gradients: DDP must not wait for them.
-    sees = any(parameter.requires_grad and ".visual." in name for name, parameter in backbone.model.named_parameters())
-    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=sees)])
+    sees = any(parameter.requires_grad for parameter in vision_parameters(backbone.model))
+    if recipe.checkpointing:
+        backbone.model.activation_checkpointing_enable()
+    policy = policy or Policy(backbone.model)
+    save = save or partial(save_backbone, backbone, dtype=backbone.model.dtype)
+    accelerator = accelerator_of(policy, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=sees)])
     if accelerator.is_main_process:
         run.begin()
     disable_progress_bar()  # transformers', at every saved model; it would tear ours
     set_seed(recipe.seed)
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    policy = policy or Policy(backbone.model)
-    save = save or partial(save_backbone, backbone)
-    optimizer = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas, fused=True)
-    policy, optimizer = accelerator.prepare(policy, optimizer)
+    adam = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas, fused=True)
+    policy, optimizer = prepare(accelerator, policy, backbone.model, adam, recipe.clip)
     trainer = Trainer(backbone, accelerator, policy, optimizer, recipe.clip)
     done = run.resume(accelerator)
     loader: DataLoader[T] = DataLoader(
@@ -213,22 +240,30 @@ def learn(
     console = Console(quiet=not accelerator.is_main_process)
     if done.step:
         console.print(f"{run.folder}: going on after step {done.step} of {len(batches)}", soft_wrap=True)
-    log = Log(run.folder, done) if accelerator.is_main_process else None
+    settings = recipe.model_dump(mode="json")
+    log = Log(run.folder, done, recipe.trackers, settings) if accelerator.is_main_process else None
+
+    def kept(name: str) -> None:
+        """Write the model as it is now; all processes call it."""
+        with trainer.whole():
+            if accelerator.is_main_process:
+                save(run.folder / name)
+            accelerator.wait_for_everyone()
 
     def validated(step: int) -> RunProgress:
         """Validate, keep the model if it is the best so far."""
         if validate is None or step not in validate_at:
             return done
         trainer.policy.eval()
-        scores = validate()
+        with trainer.whole(), accelerator.autocast():
+            scores = validate()
         trainer.policy.train()
         if log:
             log.write({"step": step, **{f"valid_{name}": value for name, value in scores.items()}})
         console.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
         if done.best is not None and scores["f1"] <= done.best["f1"]:
             return done
-        if accelerator.is_main_process:
-            save(run.folder / "best")
+        kept("best")
         return replace(done, best_step=step, best=dict(scores))
 
     trainer.policy.train()
@@ -238,23 +273,24 @@ def learn(
             done = validated(0)
         clock = time.perf_counter()
         for step, batch in enumerate(loader, done.step + 1):
+            for group in optimizer.param_groups:
+                group["lr"] = rates[step - 1]
             try:
-                event = update(trainer, batch, rates[step - 1])
+                event = update(trainer, batch)
             except RecipeError as error:
                 raise RecipeError(f"{run.folder}: step {step}: {error}") from error
             if log:
-                log.write({"step": step, **event, "seconds": round(time.perf_counter() - clock, 4)})
+                log.write({"step": step, "lr": rates[step - 1], **event, "seconds": round(time.perf_counter() - clock, 4)})
             bar.update(task, completed=step, description=f"loss {event['loss']:.3f}")
             done = validated(step)
             if step % recipe.checkpoint_every == 0 and step < len(batches):
                 done = replace(done, step=step, log_bytes=log.bytes if log else 0)
                 run.save(accelerator, done)
             clock = time.perf_counter()
-    accelerator.wait_for_everyone()
+    kept("final")
     learned = Learned(run.folder, len(batches), done.best_step, done.best)
     if log:
         log.close()
-        save(run.folder / "final")
         write_card(run.folder / "final", recipe, learned.steps, learned.steps, None)
         if done.best_step is not None:
             write_card(run.folder / "best", recipe, done.best_step, learned.steps, done.best)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from accelerate import Accelerator
 
 from more_r1.formats.paths import sync
 from more_r1.training.recipe import Recipe, RecipeError
+from more_r1.training.trackers import Tracker, open_curves
 
 # accelerate warns about tied weights at every checkpoint; they are tied again on loading.
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 # These may differ between a run and its resumption: they do not change what is computed.
-FREE = ("out", "checkpoint_every", "workers")
+FREE = ("out", "checkpoint_every", "workers", "trackers")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Run:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (part / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-            for file in part.iterdir():
+            for file in part.rglob("*"):
                 sync(file)
             part.rename(new)
             sync(self._checkpoints)
@@ -122,24 +123,28 @@ class Run:
 
 
 class Log:
-    """log.jsonl and TensorBoard. Opening it cuts off what was logged after the checkpoint that is resumed from."""
+    """log.jsonl, and the curves of its numbers. Opening it cuts off what was logged after the checkpoint that is resumed from.
 
-    def __init__(self, folder: Path, progress: Progress):
-        # Here, not above: it takes a second to import, and only the main process of a run writes a log.
-        from torch.utils.tensorboard import SummaryWriter
+    wandb and trackio cannot forget; what was cut off is not told to them a second time.
+    """
 
-        self._file = (folder / "log.jsonl").open("ab")
+    def __init__(self, folder: Path, progress: Progress, trackers: Sequence[Tracker], settings: Mapping[str, Any]):
+        self._file = (folder / "log.jsonl").open("a+b")
+        self._file.seek(progress.log_bytes)
+        self._told = self._file.read().count(b"\n")
         self._file.truncate(progress.log_bytes)
         self._file.seek(0, os.SEEK_END)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
+        self._curves = {tracker: open_curves(tracker, folder, progress.step, settings) for tracker in trackers}
 
     def write(self, event: Mapping[str, Any]) -> None:
-        """Append one event; those of its values that are numbers go to TensorBoard at its `step`."""
+        """Append one event; those of its values that are numbers become points of the curves at its `step`."""
         self._file.write(json.dumps(event).encode() + b"\n")
         self._file.flush()
-        for name, value in event.items():
-            if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(name, value, int(event["step"]))
+        numbers = {name: value for name, value in event.items() if name != "step" and isinstance(value, int | float)}
+        for tracker, curves in self._curves.items():
+            if not self._told or tracker == "tensorboard":
+                curves.log(numbers, int(event["step"]))
+        self._told = max(self._told - 1, 0)
 
     @property
     def bytes(self) -> int:
@@ -150,7 +155,8 @@ class Log:
     def close(self) -> None:
         """Write out what is left."""
         self._file.close()
-        self._board.close()
+        for curves in self._curves.values():
+            curves.finish()
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from more_r1.models.classifier import HeadedModel, save_classifier
 from more_r1.models.engine import Model
 from more_r1.models.load import Backbone, load_backbone
 from more_r1.models.processor import Encoder
+from more_r1.models.vision import freeze_vision
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
@@ -93,7 +94,7 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
     backbone = replace(backbone, form=backbone.form.model_copy(update=given))
     if recipe.freeze_vision:
-        backbone.model.model.visual.requires_grad_(False)
+        freeze_vision(backbone.model)
 
     drawn = [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]
     documents = _examples(recipe, backbone, schema, drawn)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -29,8 +30,10 @@ from more_r1.schema import Schema
 from more_r1.training.examples import share
 from more_r1.training.learner import Trainer, TrainingRecipe
 from more_r1.training.objective import Average, Objective, advantages, k3, token_weights
+from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import RewardWeights, rewards, total
 from more_r1.training.samples import Sample
+from more_r1.training.split import splits
 
 
 class UpdateRecipe(TrainingRecipe):
@@ -86,53 +89,37 @@ class GrpoUpdate:
     def __init__(self, recipe: UpdateRecipe, schema: Schema, reference: Any = None) -> None:
         self.recipe, self.schema, self.reference = recipe, schema, reference
 
-    def __call__(self, trainer: Trainer, batch: Groups, rate: float) -> dict[str, Any]:
-        """Train on the batch and say what is to be logged of it."""
+    def __call__(self, trainer: Trainer, batch: Groups) -> dict[str, Any]:
+        """Train on the batch and say what is to be logged of it. Raises RecipeError for a recursive forest of a split model."""
+        if self.recipe.forest == "recursive" and splits(trainer.accelerator):
+            raise RecipeError("forest=recursive needs the whole model in each process; set forest=packed")
         with remembered(trainer.backbone.model):
-            return self._update(trainer, batch, rate)
+            return self._update(trainer, batch)
 
-    def _update(self, trainer: Trainer, batch: Groups, rate: float) -> dict[str, Any]:
+    def _update(self, trainer: Trainer, batch: Groups) -> dict[str, Any]:
         backbone, recipe = trainer.backbone, self.recipe
         times = [time.perf_counter()]
         asked = share(batch.asked, trainer.accelerator)
         prompts = [one.sample.prompt(self.schema, backbone.form) for one in asked]
         keys = [one.sample.key for one in asked]
         seeds = [[rollout_seed(recipe.seed, batch.round, key, i) for i in range(recipe.group)] for key in keys]
-        rollouts = sample(backbone, prompts, seeds, recipe.sampling, recipe.max_new_tokens)
+        with trainer.whole(), trainer.accelerator.autocast():
+            rollouts = sample(backbone, prompts, seeds, recipe.sampling, recipe.max_new_tokens)
         times.append(time.perf_counter())
         values, earned = self._reward(asked, rollouts, backbone.form.reasoning)
         times.append(time.perf_counter())
-        records = self._records(asked, rollouts, values, earned, backbone.form.reasoning)
-        everything = gather_object(records)
-        completions = len(everything) * recipe.group
-        tokens = sum(record["tokens"] for record in everything)
-
-        advantage = advantages(earned)
-        taught = [n for n in range(len(asked)) if recipe.beta > 0 or bool(advantage[n].any())]
-        samples = [[(backbone.encoder.prompt(prompts[n]), rollout.ids) for rollout in rollouts[n]] for n in taught]
-        chunks = []
-        for first, last in _cut(samples, recipe.chunk_tokens if recipe.forest == "packed" else None):
-            members = [rollout for n in taught[first:last] for rollout in rollouts[n]]
-            lengths = [len(rollout.ids) for rollout in members]
-            each = advantage[taught[first:last]].flatten().repeat_interleave(torch.tensor(lengths))
-            weight = token_weights(lengths, recipe.average, completions, tokens)
-            flat = [pair for group in samples[first:last] for pair in group]
-            chunks.append(self._chunk(trainer, flat, [p for r in members for p in r.logprobs], each, weight))
-        if not chunks:  # every process takes part in every step
-            nothing = batch.asked[0].sample.prompt(self.schema, backbone.form)
-            zero = torch.zeros(1)
-            chunks = [self._chunk(trainer, [(backbone.encoder.prompt(nothing), (backbone.encoder.eos_id,))], [0.0], zero, zero)]
-
-        steps = [self._optimise(trainer, chunks, rate) for _ in range(recipe.passes)]
+        records = gather_object(self._records(asked, rollouts, values, earned, backbone.form.reasoning))
+        everyone, advantage = gather_object(rollouts), advantages(torch.cat(gather_object([earned])))
+        chunks = self._chunks(trainer, batch.asked, everyone, advantage)
+        steps = [self._optimise(trainer, chunks) for _ in range(recipe.passes)]
         times.append(time.perf_counter())
-        event: dict[str, Any] = {"epoch": round(batch.epoch, 4), "lr": rate} | {
-            name: _mean([s[name] for s in steps]) for name in steps[0]
-        }
-        event |= _figures(everything, recipe.group)
+        event: dict[str, Any] = {"epoch": round(batch.epoch, 4)}
+        event |= {name: _mean([s[name] for s in steps]) for name in steps[0]}
+        event |= _figures(records, recipe.group)
         spans = zip(("rollout", "reward", "train"), times, times[1:], strict=False)
         event |= {f"seconds_{name}": round(end - start, 4) for name, start, end in spans}
-        event["passed"] = [[record["number"], record["passed"]] for record in everything]
-        event["sample"] = next((record["sample"] for record in everything), None)
+        event["passed"] = [[record["number"], record["passed"]] for record in records]
+        event["sample"] = records[0]["sample"]
         return event
 
     def _reward(
@@ -177,6 +164,34 @@ class GrpoUpdate:
             )
         return records
 
+    def _chunks(
+        self, trainer: Trainer, asked: Sequence[Asked], rollouts: Sequence[Sequence[Rollout]], advantage: Tensor
+    ) -> list[_Chunk]:
+        """This process's part of what the rollouts of all pairs [pairs][G] have to teach, by tokens as large as the others'.
+
+        Every process takes part in every step, and calls a model that is split as often as the others do.
+        """
+        recipe, encoder = self.recipe, trainer.backbone.encoder
+        form = trainer.backbone.form
+        lengths = [sum(len(rollout.ids) for rollout in group) for group in rollouts]
+        worth = [n for n in range(len(asked)) if recipe.beta > 0 or bool(advantage[n].any())]
+        taught = share(worth, trainer.accelerator, [lengths[n] for n in worth])
+        prompts = [encoder.prompt(asked[n].sample.prompt(self.schema, form)) for n in taught]
+        samples = [[(prompt, rollout.ids) for rollout in rollouts[n]] for prompt, n in zip(prompts, taught, strict=True)]
+        chunks = []
+        for first, last in _cut(samples, recipe.chunk_tokens if recipe.forest == "packed" else None):
+            members = [rollout for n in taught[first:last] for rollout in rollouts[n]]
+            sizes = [len(rollout.ids) for rollout in members]
+            each = advantage[taught[first:last]].flatten().repeat_interleave(torch.tensor(sizes))
+            weight = token_weights(sizes, recipe.average, len(asked) * recipe.group, sum(lengths))
+            flat = [pair for group in samples[first:last] for pair in group]
+            chunks.append(self._chunk(trainer, flat, [p for r in members for p in r.logprobs], each, weight))
+        calls = max(gather_object([len(chunks)])) if splits(trainer.accelerator) else 1
+        while len(chunks) < max(calls, 1):
+            idle, zero = encoder.prompt(asked[0].sample.prompt(self.schema, form)), torch.zeros(1)
+            chunks.append(self._chunk(trainer, [(idle, (encoder.eos_id,))], [0.0], zero, zero))
+        return chunks
+
     def _chunk(
         self,
         trainer: Trainer,
@@ -186,38 +201,45 @@ class GrpoUpdate:
         weight: Tensor,
     ) -> _Chunk:
         """The forest of these completions; their log-probabilities under the reference, if it counts."""
-        recipe, model = self.recipe, trainer.backbone.model
-        device = trainer.accelerator.device
+        recipe, device = self.recipe, trainer.accelerator.device
         forest = Forest.build(samples, trainer.backbone.encoder)
         reference = None
         if recipe.beta > 0:
-            with torch.no_grad(), nullcontext() if self.reference is not None else without_lora(model):
-                reference, _ = self._scored(self.reference if self.reference is not None else model, forest)
+            with torch.no_grad(), trainer.accelerator.autocast():
+                reference = self._reference(trainer, forest)
         tensors = (torch.tensor(old).to(device), advantage.to(device), weight.to(device))
         return _Chunk(forest, Objective(*tensors, reference, recipe.epsilon, recipe.beta))
 
-    def _scored(self, model: Any, forest: Forest) -> tuple[Tensor, Tensor | None]:
-        recipe = self.recipe
-        if recipe.forest == "packed":
-            return packed.scored(model, forest, temperature=recipe.sampling.temperature)
-        return recursive.scored(model, forest, recipe.chunk_tokens, temperature=recipe.sampling.temperature)
+    def _reference(self, trainer: Trainer, forest: Forest) -> Tensor:
+        """Log-probabilities under the reference, [K]."""
+        recipe, temperature = self.recipe, self.recipe.sampling.temperature
+        model = trainer.backbone.model if self.reference is None else self.reference
+        with without_lora(model) if self.reference is None else nullcontext():
+            if recipe.forest == "recursive":
+                return recursive.scored(model, forest, recipe.chunk_tokens, temperature=temperature)[0]
+            # A policy that is split can be called as a whole only.
+            call = trainer.policy if self.reference is None else partial(packed.scored, model)
+            found: Tensor = call(forest, temperature=temperature)[0]
+            return found
 
-    def _optimise(self, trainer: Trainer, chunks: Sequence[_Chunk], rate: float) -> dict[str, float]:
+    def _optimise(self, trainer: Trainer, chunks: Sequence[_Chunk]) -> dict[str, float]:
         """One optimizer step on all chunks. The loss is the sum over processes, and so is its gradient."""
         accelerator, temperature = trainer.accelerator, self.recipe.sampling.temperature
         # loss; divergence, entropy, clipped and number of tokens; tokens of the calls, and without sharing
         sums = torch.zeros(7, dtype=torch.float64)
         for number, chunk in enumerate(chunks):
             forest, objective = chunk.forest, chunk.objective
-            with nullcontext() if self._syncs(number, chunks) else accelerator.no_sync(trainer.policy):
+            last = number == len(chunks) - 1
+            with nullcontext() if self._syncs(accelerator, last) else accelerator.no_sync(trainer.policy):
                 if self.recipe.forest == "packed":
                     logprobs, entropies = trainer.policy(forest, temperature, True)
                     loss = objective(logprobs)
-                    accelerator.backward(loss * accelerator.num_processes)  # DDP averages
+                    trainer.backward(loss, last)
                     logprobs = logprobs.detach()
                 else:
                     model, most = trainer.backbone.model, self.recipe.chunk_tokens
-                    logprobs, entropies = recursive.scored(model, forest, most, objective, temperature, True)
+                    with accelerator.autocast():
+                        logprobs, entropies = recursive.scored(model, forest, most, objective, temperature, True)
                     loss = objective(logprobs)
             if not bool(objective.weight.any()):
                 continue
@@ -228,15 +250,15 @@ class GrpoUpdate:
         if self.recipe.forest == "recursive":
             _add_up(trainer.policy, accelerator)
         loss, distance, entropy, clipped, count, computed, repeated = accelerator.reduce(sums.to(accelerator.device)).tolist()
-        norm = trainer.step(rate, loss)
+        norm = trainer.step(loss)
         count = max(count, 1.0)
         figures = {"loss": loss, "grad_norm": norm, "entropy": entropy / count, "clipped": clipped / count}
         figures |= {"kl": distance / count} if self.recipe.beta > 0 else {}
         return figures | {"tokens": computed, "repeated_tokens": repeated}
 
-    def _syncs(self, number: int, chunks: Sequence[_Chunk]) -> bool:
-        """Whether DDP adds up the gradients in this chunk's backward pass."""
-        return self.recipe.forest == "packed" and number == len(chunks) - 1
+    def _syncs(self, accelerator: Accelerator, last: bool) -> bool:
+        """Whether gradients are added up over processes in this backward pass: in the last, and where they are split."""
+        return splits(accelerator) or (self.recipe.forest == "packed" and last)
 
 
 def _cut(groups: Sequence[Sequence[packed.Sample]], most: int | None) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,120 @@
+"""Models that are split over the processes of a run, by FSDP2 or DeepSpeed's ZeRO, as the file of `accelerate launch` says.
+
+A process then has a part of each weight, and all processes must call the model equally often. A vision tower that does not
+learn stays whole on each: it is small beside the text model, and it is called where there are new pictures, not in step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin, PartialState
+from accelerate.utils import parse_flag_from_env
+from torch import nn
+
+from more_r1.models.vision import set_vision_aside, vision_parameters, with_vision
+from more_r1.training.recipe import RecipeError
+
+
+def accelerator_of(policy: nn.Module, **settings: Any) -> Accelerator:
+    """The accelerator of this run, as `accelerate launch` started it, for what is to be trained.
+
+    Weights that learn and are in half precision are learnt in single precision, for the steps of an optimizer are too small for
+    half; they are computed with in bfloat16 then, unless the launch says how.
+    """
+    half = [p for p in policy.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)]
+    if half and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no":
+        settings["mixed_precision"] = "bf16"
+    accelerator = Accelerator(**settings)
+    if accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # accelerate splits models on accelerators only. torch and DeepSpeed can do it on CPUs, where it can be tried out.
+        state = accelerator.state
+        if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            if accelerator.mixed_precision != "no":
+                state.fsdp_plugin.set_mixed_precision(accelerator.mixed_precision)
+            state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+        elif parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+            state.deepspeed_plugins = DeepSpeedPlugin()
+            state.deepspeed_plugins.set_mixed_precision(accelerator.mixed_precision)
+            state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which does so by itself
+        for parameter in half:
+            parameter.data = parameter.data.float()
+    return accelerator
+
+
+def splits(accelerator: Accelerator) -> bool:
+    """Whether the model is split: FSDP2, or DeepSpeed's ZeRO (which at stage 2 splits gradients and optimizer alone)."""
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def prepare(
+    accelerator: Accelerator, policy: nn.Module, model: Any, optimizer: torch.optim.Optimizer, clip: float
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The policy around `model`, and its optimizer, as the accelerator wraps them. Raises RecipeError for FSDP of version 1."""
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise RecipeError("FSDP of version 1 is not supported; set fsdp_version: 2, see recipes/accelerate/fsdp2.yaml")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # DeepSpeed clips by itself, and asks for a batch size that our batches do not have.
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "gradient_clipping": clip,
+            "train_micro_batch_size_per_gpu": 1,
+        }
+    if splits(accelerator) and not any(parameter.requires_grad for parameter in vision_parameters(model)):
+        set_vision_aside(model)
+    policy, optimizer = accelerator.prepare(policy, optimizer)
+    if accelerator.is_fsdp2:
+        # What FSDP does at the first call of the whole; parts of the model may be called before it, see `whole`.
+        policy._get_fsdp_state()._lazy_init()  # type: ignore[operator]
+    return policy, optimizer
+
+
+@contextmanager
+def whole(accelerator: Accelerator, policy: nn.Module, model: Any) -> Iterator[None]:
+    """While this lasts, every process has all of the model in `policy`, in the precision it computes in; no gradients.
+
+    Parts of the model may then be called by one process alone. All processes enter and leave together.
+    """
+    with ExitStack() as stack, torch.no_grad():
+        if accelerator.is_fsdp2:
+            stack.enter_context(_unsharded(policy))
+        elif accelerator.distributed_type == DistributedType.DEEPSPEED and policy.zero_optimization_partition_weights():  # type: ignore[operator]
+            stack.enter_context(_gathered(policy))
+        stack.enter_context(with_vision(model))
+        yield
+
+
+@contextmanager
+def _unsharded(policy: nn.Module) -> Iterator[None]:
+    from torch.distributed.fsdp import FSDPModule
+
+    parts = [module for module in policy.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            # The root's own weights stay between its forward and backward pass, which follow at once.
+            part.set_reshard_after_forward(part is not policy, recurse=False)
+            part.reshard()
+
+
+@contextmanager
+def _gathered(engine: Any) -> Iterator[None]:
+    import deepspeed
+
+    offload = engine.optimizer.parameter_offload
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), modifier_rank=None):
+        # The hooks would take the weights apart again after each module.
+        offload._remove_module_hooks()
+        try:
+            yield
+        finally:
+            offload.setup_zero_stage3_hooks()

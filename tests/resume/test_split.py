@@ -1,0 +1,66 @@
+"""A model split over two processes learns what it learns whole, goes on after a kill, and is saved whole.
+
+The environment is what `accelerate launch` makes of the files in recipes/accelerate. DeepSpeed is in `make test-deepspeed`.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stage2
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from halves import Halfway
+from processes import assert_learned_the_same, finish, joined, launch, log, start
+
+FILES = Path(__file__).parents[2] / "recipes" / "accelerate"
+DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="make test-deepspeed")
+KINDS = ["fsdp2", pytest.param("zero2", marks=DEEPSPEED), pytest.param("zero3", marks=DEEPSPEED)]
+
+
+def environment(kind: str) -> dict[str, str]:
+    """What the file says, in float32 and on CPUs."""
+    file = str(FILES / f"{kind}.yaml")
+    arguments = launch_command_parser().parse_args(["--config_file", file, "--mixed_precision", "no", "more_r1"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ""
+        found = prepare_deepspeed_cmd_env(arguments)[1] | {"DS_ACCELERATOR": "cpu"}
+    else:
+        found = prepare_multi_gpu_env(arguments)
+    return {name: value for name, value in found.items() if name.startswith(("ACCELERATE_", "FSDP_", "DS_"))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_halves_learn_what_one_learns(tmp_path: Path, kind: str) -> None:
+    alone, together, split = tmp_path / "alone", tmp_path / "together", environment(kind)
+    finish(alone, 1)
+    for process in (processes := start(together, 2, split)):
+        while process.is_alive() and not (together / "checkpoint" / "00000004").exists():
+            time.sleep(0.002)
+    for process in processes:
+        process.kill()
+        process.join()
+    assert not (together / "result.json").exists()
+    finish(together, 2, split)
+    assert_learned_the_same(alone, together)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
+def test_two_halves_draw_and_learn_what_one_does(
+    halfway: Halfway, tmp_path: Path, lora: dict[str, int] | None, kind: str
+) -> None:
+    """Of five pairs a step the processes have unequal parts, in unequal numbers of chunks."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for out, processes in ((alone, 1), (together, 2)):
+        given: dict[str, Any] = {"batch_pairs": 5, "group": 4, "passes": 2, "sampling": {}, "epochs": 1, "most_steps": 3}
+        given |= {"chunk_tokens": 200, "checkpointing": True, "lora": lora, "beta": 0.02, "valid_pairs": 4}
+        recipe = halfway.grpo(out, **given)
+        joined(launch(stage2.child, processes, recipe.model_dump(mode="json"), split=environment(kind)))
+    assert any(abs(event["loss"]) > 1e-4 for event in log(alone) if "loss" in event)
+    assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))
