@@ -40,7 +40,8 @@ from grpo_sides import Case, Ours, Question, Seconds, Theirs, questions, recipe,
 
 from more_r1.models.load import load_backbone
 from more_r1.models.processor import Encoder, Segment
-from more_r1.training.cost import Level, forward, read_shape, training
+from more_r1.training.plan.cost import Level, forward, training
+from more_r1.training.plan.shape import read_shape
 
 CASES = ["200/100/8", "900/300/8", "900/300/16", "900/300/8/5"]
 PHASES = ("rollout", "reference", "training")

@@ -182,7 +182,9 @@ class Ours:
         reference = frozen_copy(backbone.model)
         accelerator = Accelerator(cpu=True)
         policy = Policy(backbone.model)
-        optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            [p for p in policy.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0, fused=True
+        )
         self.optimizer = accelerator.prepare(optimizer)
         self.trainer = Trainer(backbone, accelerator, accelerator.prepare(policy), self.optimizer, told.clip)
         self.update = GrpoUpdate(told, Schema.more(), reference)

@@ -1,11 +1,14 @@
-"""All stages of one recipe in a row: fine-tune, measure difficulty, GRPO, evaluate, report; what is complete is left alone."""
+"""All stages of one recipe in a row: traces, fine-tuning, difficulty, GRPO, evaluation, report; what is complete is left alone.
+
+And what they would do and cost, with or without the data at hand.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,35 +16,47 @@ from pydantic import Field, model_validator
 from more_r1.evaluation.evaluate import evaluate
 from more_r1.evaluation.metrics import Metrics
 from more_r1.evaluation.report import write_report
+from more_r1.experts.annotate import AnnotateRecipe, run_annotate
 from more_r1.formats import load_documents
 from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
 from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
 from more_r1.training.examples import launched
 from more_r1.training.grpo import GrpoRecipe, run_grpo
-from more_r1.training.recipe import Recipe
+from more_r1.training.plan.dry_run import Found, dry_run
+from more_r1.training.plan.recipe import Assumed
+from more_r1.training.plan.shape import read_shape
+from more_r1.training.plan.stages import Costed, cost
+from more_r1.training.plan.train import Counts, assumed_counts, stages_of
+from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.sft import SftRecipe, run_sft
 
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """From the name of a stage to what is told (pairs done, pairs in all) while it runs."""
+
+StageName = Literal["annotate", "sft", "difficulty", "grpo"]
 
 
 class TrainRecipe(Recipe):
     """The recipes of the stages in sections. What one stage hands to the next, and what they have in common, is filled in."""
 
     out: Path
-    """The folder of the stages' folders: sft, difficulty, grpo."""
+    """The folder of the stages' folders: annotate, sft, difficulty, grpo."""
     model: str
     """What stage 1 begins from."""
     data: Path
     """A directory in the MORE layout."""
     seed: int = 0
     threads: int | None = Field(default=None, ge=1)
+    annotate: AnnotateRecipe | None = None
+    """Who writes the traces of stage 1; without it, they are where `sft.traces` says."""
     sft: SftRecipe
     difficulty: DifficultyRecipe
     grpo: GrpoRecipe
     test: str = "test"
     """The split that the model is evaluated on in the end."""
+    plan: Assumed | None = None
+    """On what it is meant to run, and what is assumed of data that are not at hand; for `more-r1 plan` alone."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,25 +70,73 @@ class TrainRecipe(Recipe):
             return given
         # The draw is stage 1's, what is left of it the later stages'.
         drawn = {key: value for key, value in sections["sft"].items() if key in ("share", "draw_seed", "max_new_tokens")}
+        written = {} if given.get("annotate") is None else {"traces": out / "annotate" / "traces.jsonl"}
         before = {
-            "sft": {"model": given["model"]},
+            "sft": {"model": given["model"], **written},
             "difficulty": {"model": str(out / "sft" / "best"), **drawn},
             "grpo": {"model": str(out / "sft" / "best"), "difficulty": out / "difficulty"},
         }
         before["grpo"] |= {key: value for key, value in drawn.items() if key != "share"}
         stages = {name: {"out": out / name, **common, **before[name], **section} for name, section in sections.items()}
+        if isinstance(expert := given.get("annotate"), dict):
+            same = {key: value for key, value in drawn.items() if key != "max_new_tokens"}
+            stages["annotate"] = {"out": out / "annotate", "data": given["data"], **same, **expert}
         return {**given, **stages}
 
 
-def train(recipe: TrainRecipe, progress: Progress) -> tuple[Path, Metrics]:
-    """Run all stages; the report of the last one and its figures on the test split.
+def planned(recipe: TrainRecipe) -> tuple[Costed, ...]:
+    """What the stages that need the model cost, by what the recipe's `plan` assumes: reads the model's config.json, no data.
+
+    Raises RecipeError where the recipe has no `plan` and where the model is no Qwen2.5-VL.
+    """
+    if recipe.plan is None:
+        raise RecipeError("the recipe has no section plan, which says what to run on; see recipes/more-qwen2.5-vl-7b.yaml")
+    return _costed(recipe, assumed_counts(recipe.sft, recipe.difficulty, recipe.plan))
+
+
+def rehearsed(recipe: TrainRecipe) -> tuple[Found, tuple[Costed, ...]]:
+    """As `planned`, by the data and the model as they are: all stages are checked, none is run, no weights are read."""
+    plan = recipe.plan
+    hard = Assumed.model_fields["hard"].default if plan is None else plan.hard
+    easy = Assumed.model_fields["easy"].default if plan is None else plan.easy
+    mean = None if recipe.annotate is None else float(recipe.sft.max_new_tokens) if plan is None else plan.lengths.completion
+    found = dry_run(recipe.sft, recipe.difficulty, recipe.grpo, recipe.test, hard / max(hard + easy, 1), mean)
+    return found, _costed(recipe, found.counts)
+
+
+def _costed(recipe: TrainRecipe, counts: Counts) -> tuple[Costed, ...]:
+    sections, shape = (recipe.sft, recipe.difficulty, recipe.grpo), read_shape(recipe.model)
+    if recipe.plan is None:
+        return tuple(cost(stage, shape, None) for stage in stages_of(*sections, counts, "float32", "ddp", 1))
+    devices = recipe.plan.devices
+    stages = stages_of(*sections, counts, recipe.plan.precision, recipe.plan.sharding, devices.count)
+    return tuple(cost(stage, shape, devices) for stage in stages)
+
+
+def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = None) -> tuple[Path, Metrics] | None:
+    """Run all stages; the report of the last one and its figures on the test split. None if it is to end after stage `until`.
 
     A run that was killed goes on where it was. `progress` serves the stages that train nothing. Raises what the stages raise.
     """
+    if recipe.annotate is not None and not (recipe.sft.out / "result.json").exists():
+        if launched().is_main_process:
+            with progress("annotating") as tell:
+                figures = run_annotate(recipe.annotate, lambda now: tell(now.done, now.pairs))
+            if figures.stopped:
+                raise RecipeError(f"annotate: {figures.stopped}")
+        launched().wait_for_everyone()
+    if until == "annotate":
+        return None
     run_sft(recipe.sft)
+    if until == "sft":
+        return None
     with progress("asking") as tell:
         run_difficulty(recipe.difficulty, tell)
+    if until == "difficulty":
+        return None
     learned = run_grpo(recipe.grpo)
+    if until == "grpo":
+        return None
     out = recipe.grpo.out
     if launched().is_main_process:
         if not (out / "metrics.json").exists():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from more_r1.models.attention import Blocks, Dense, Paths, Span
+from more_r1.models.attention import Blocks, Dense, Flex, Paths, Span
 from more_r1.models.forest import Forest, Sample, logprobs, scored
 from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Picture, Prompt
@@ -116,6 +116,15 @@ def test_forest_equals_repeated(backbone: Backbone, layout: AnyLayout, seed: int
         <= forest.repeated_tokens
         == sum(len(completion) + sum(len(segment.ids) for segment in prompt) for prompt, completion in samples)
     )
+
+
+def test_flex_sees_what_the_others_see(tiny: Backbone) -> None:
+    """Forwards only: on CPUs it has no way back."""
+    for seed in range(3):
+        forest = Forest.build(random_samples(random.Random(seed), tiny), tiny.encoder)
+        with torch.no_grad():
+            found, wanted = (logprobs(tiny.model, forest, layout(forest.spans)) for layout in (Flex, Dense))
+        assert difference(found, wanted) < TOLERANCE
 
 
 @pytest.fixture

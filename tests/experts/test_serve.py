@@ -2,70 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import json
-import os
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import pytest
 from misbehaving import records
+from transformers_serve import SERVE, model_folder, served
 
 from more_r1.experts.annotate import AnnotateRecipe, drawn, run_annotate
 from more_r1.experts.question import ask_parts
 from more_r1.models.load import load_backbone
-from more_r1.models.processor import ImageTextProcessor
 from more_r1.reasoning.prompt import Prompt
 from more_r1.schema import Schema
 
-SERVE = os.environ.get("MORE_R1_SERVE")
 pytestmark = pytest.mark.skipif(not SERVE, reason="MORE_R1_SERVE does not name the command `transformers`; make test-serve")
-
-
-def model_folder(folder: Path) -> Path:
-    """The shipped model with a processor that needs no torchvision, as code of the folder's own."""
-    with resources.as_file(resources.files("more_r1") / "assets" / "tiny") as tiny:
-        shutil.copytree(tiny, folder)
-    source = "from typing import Any\n\nfrom transformers import ProcessorMixin\n\n\n" + inspect.getsource(ImageTextProcessor)
-    (folder / "image_text.py").write_text(source)
-    file = folder / "processor_config.json"
-    own = {"processor_class": "ImageTextProcessor", "auto_map": {"AutoProcessor": "image_text.ImageTextProcessor"}}
-    file.write_text(json.dumps(json.loads(file.read_text()) | own))
-    return folder
-
-
-@contextlib.contextmanager
-def served(folder: Path, scratch: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (scratch / "hf" / "hub").mkdir(parents=True)
-    environment = os.environ | {"HF_HOME": str(scratch / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32", "--trust-remote-code"]
-    with (scratch / "server.log").open("wb") as log:
-        command = [str(SERVE), "serve", str(folder), *options]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            end = time.monotonic() + 300
-            while time.monotonic() < end and process.poll() is None:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                        break
-                except OSError:
-                    time.sleep(0.5)
-            else:
-                pytest.fail((scratch / "server.log").read_text()[-3000:])
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(60)
 
 
 def test_images_arrive_text_comes_back_and_verdicts_are_written(benchmark_dir: Path, tmp_path: Path) -> None:

@@ -82,9 +82,12 @@ def test_datasets_sees_pictures_and_gives_them_back(tmp_path: Path, monkeypatch:
     written = [game("a"), game("b", image=picture("blue"))]
     write_parquet(written, tmp_path / "d.parquet")
     cache = str(tmp_path / "cache")
+    splits = datasets.load_dataset("parquet", data_files={"test": str(tmp_path / "d.parquet")}, cache_dir=cache)
+    splits.save_to_disk(str(tmp_path / "disk"))
     for loaded in (
         datasets.Dataset.from_parquet(str(tmp_path / "d.parquet"), cache_dir=cache),
-        datasets.load_dataset("parquet", data_files=str(tmp_path / "d.parquet"), split="train", cache_dir=cache),
+        splits["test"],
+        datasets.load_from_disk(str(tmp_path / "disk"))["test"],
     ):
         assert isinstance(loaded.features["image"], datasets.Image)
         assert loaded[1]["image"].convert("RGB").getpixel((0, 0)) == (0, 0, 255)

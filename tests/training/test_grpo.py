@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from halves import TRAIN, Halfway, document, events
+from peft import PeftModel
 from torch import Tensor
 
-import more_r1.training.grpo as module
 from more_r1.formats.more import write_more
 from more_r1.models.forest import Forest, scored
 from more_r1.models.generate import generate
@@ -247,7 +247,7 @@ def test_adapters_alone_are_trained_and_saved_merged(
         add_lora(model, lora)
         trained.append(model)
 
-    monkeypatch.setattr(module, "add_lora", watched)
+    monkeypatch.setattr("more_r1.training.adapters.add_lora", watched)
     given = {"lora": {"rank": 4, "alpha": 8}, "lr": 5e-3, "beta": beta, "forest": form, "epochs": 1}
     done = run_grpo(halfway.grpo(tmp_path / "run", **given))
     stage1, merged = load_backbone(halfway.model), load_backbone(done.out / "final")
@@ -262,6 +262,9 @@ def test_adapters_alone_are_trained_and_saved_merged(
         with without_lora(adapted.model):
             assert torch.equal(scored(adapted.model, forest)[0], before), "the adapters are all that has changed"
     assert float((after - found).abs().max()) < 1e-4 < 1e-2 < float((after - before).abs().max())
+    peft = PeftModel.from_pretrained(load_backbone(halfway.model).model, done.out / "final" / "adapter")
+    with torch.no_grad():
+        assert float((scored(peft.get_base_model(), forest)[0] - after).abs().max()) < 1e-4
     start, end = stage1.model.state_dict(), merged.model.state_dict()
     assert start.keys() == end.keys()
     changed = {name for name in start if not torch.equal(start[name], end[name])}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from halves import TRAIN, VALID, WORDS, document
+from safetensors.torch import load_file
 
 from more_r1.formats.more import write_more
 from more_r1.models.load import load_backbone, save_backbone
@@ -76,6 +77,21 @@ def test_a_frozen_vision_tower_keeps_its_weights_and_the_rest_learns(base: Path,
     before, after = load_backbone(base).model.state_dict(), load_backbone(done.out / "final").model.state_dict()
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert changed and changed == {name for name in before if ".visual." not in name}
+
+
+def test_adapters_alone_learn_and_are_saved_merged_and_by_themselves(base: Path, data: Path, tmp_path: Path) -> None:
+    done, again = (run_sft(recipe(base, data, tmp_path / name, lora={"rank": 2})) for name in ("run", "again"))
+    before, after = load_backbone(base).model.state_dict(), load_backbone(done.out / "final").model.state_dict()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed and all("language_model" in name and "_proj.weight" in name for name in changed)
+    adapter = load_file(done.out / "final" / "adapter" / "adapter_model.safetensors")
+    assert {name.split(".lora_")[0] for name in adapter} == {
+        f"base_model.model.{name.removesuffix('.weight')}" for name in changed
+    }
+    others = load_file(again.out / "final" / "adapter" / "adapter_model.safetensors")
+    assert all(torch.equal(weights, others[name]) for name, weights in adapter.items()), "they begin at random, but by the seed"
+    with pytest.raises(ValueError, match="leave lora out"):
+        recipe(base, data, tmp_path, lora={}, head=True, form={"reasoning": "none"})
 
 
 def test_the_loss_falls_on_traces_and_only_the_share_is_used(

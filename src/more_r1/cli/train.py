@@ -90,19 +90,32 @@ def difficulty(recipe: Path, overrides: Overrides = None) -> None:
 
 @app.command("plan")
 def plan_run(recipe: Path, overrides: Overrides = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Say what stage 2 will cost, with and without shared prefixes: tokens, FLOPs, memory, hours."""
+    """Say what a recipe of `train` will cost by stage: steps, tokens, FLOPs, hours, memory of a rank, what to set where it does
+    not fit; of a recipe like plan-7b.yaml, what sharing prefixes saves in stage 2. Reads no data and no weights."""
     from dataclasses import asdict
 
-    from more_r1.training.plan import PlanRecipe, plan
-    from more_r1.training.plan_table import render
+    from more_r1.training.plan import compare, compare_table, stages_table
+    from more_r1.training.plan.recipe import PlanRecipe, has_stages
     from more_r1.training.recipe import load_recipe
 
-    settings = load_recipe(recipe, overrides or [], PlanRecipe)
-    made = plan(settings)
+    if has_stages(recipe):
+        from more_r1.pipeline import TrainRecipe, planned
+
+        settings = load_recipe(recipe, overrides or [], TrainRecipe)
+        costed = planned(settings)
+        told = [asdict(one) | {"hours": one.hours, "peak": one.memory.peak} for one in costed]
+        if as_json:
+            print(json.dumps(told, indent=2, default=dict))
+        else:
+            assert settings.plan is not None
+            console.print(stages_table.render(costed, settings.plan.devices))
+        return
+    asked = load_recipe(recipe, overrides or [], PlanRecipe)
+    made = compare.plan(asked)
     if as_json:
         print(json.dumps(asdict(made), indent=2))
     else:
-        console.print(render(made, settings))
+        console.print(compare_table.render(made, asked))
 
 
 @app.command()
@@ -115,16 +128,35 @@ def grpo(recipe: Path, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def train(recipe: Path, overrides: Overrides = None) -> None:
-    """All stages of one recipe in a row: sft, difficulty, grpo, evaluate, report; what is complete is skipped."""
+def train(
+    recipe: Path,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all stages on data and model, train nothing")] = False,
+    until: Annotated[
+        Literal["annotate", "sft", "difficulty", "grpo"] | None,
+        typer.Option(help="End after this stage; the others come later"),
+    ] = None,
+) -> None:
+    """All stages of one recipe in a row: annotate, sft, difficulty, grpo, evaluate, report; what is complete is skipped."""
     from more_r1.evaluation.metrics import render
-    from more_r1.pipeline import TrainRecipe
+    from more_r1.pipeline import TrainRecipe, rehearsed
     from more_r1.pipeline import train as run
+    from more_r1.training.plan import stages_table
     from more_r1.training.recipe import load_recipe
 
-    page, metrics = run(load_recipe(recipe, overrides or [], TrainRecipe), telling)
-    console.print(render(metrics))
-    console.print(f"{page}", soft_wrap=True)
+    settings = load_recipe(recipe, overrides or [], TrainRecipe)
+    if dry_run:
+        found, costed = rehearsed(settings)
+        for split, pairs in found.pairs.items():
+            console.print(f"{split}: {pairs:,} pairs of {found.documents[split]:,} documents")
+        missing = f", {found.without_trace:,} more have no usable trace" if found.without_trace else ""
+        console.print(f"stage 1: {found.counts.taught:,} pairs{missing}; {found.counts.pool:,} left to stage 2")
+        console.print(f"{settings.model}: {found.parameters:,} parameters", soft_wrap=True)
+        console.print(stages_table.render(costed, None if settings.plan is None else settings.plan.devices))
+    elif (ended := run(settings, telling, until)) is not None:
+        page, metrics = ended
+        console.print(render(metrics))
+        console.print(f"{page}", soft_wrap=True)
 
 
 @app.command("copy-model")

@@ -173,8 +173,8 @@ def save_backbone(
             also(partial)
         # mkdtemp and safetensors make private what others may read.
         partial.chmod(0o755)
-        for file in partial.iterdir():
-            file.chmod(0o644)
+        for file in partial.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
         if folder.exists():
             shutil.rmtree(folder)
         partial.replace(folder)

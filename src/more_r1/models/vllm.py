@@ -24,7 +24,7 @@ from more_r1.models.decode import picture_ids
 from more_r1.models.engine import EngineError
 from more_r1.models.labels import branches
 from more_r1.models.lifeline import end_with_me
-from more_r1.models.load import Manner, load_manner
+from more_r1.models.load import Manner, ModelError, load_manner
 from more_r1.models.processor import MAX_ASPECT
 from more_r1.models.sampling import STOP, Sampling
 from more_r1.reasoning.pattern import ANSWER, TRACE, WORDS, beginning, steps_so_far
@@ -246,6 +246,8 @@ def load_vllm(name_or_dir: str | Path, **options: Any) -> Vllm:
     start.
     """
     manner = load_manner(name_or_dir)
+    if manner.config.model_type != "qwen2_5_vl":
+        raise ModelError(f"{manner.name}: --engine vllm is tried with Qwen2.5-VL only; leave it out")
     # Its messages must not get among our output, nor figures of its use out of the house.
     settings = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
     for key, value in settings.items():

@@ -8,17 +8,18 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Self
 
-from accelerate.utils import parse_flag_from_env, set_seed
+from accelerate.utils import parse_flag_from_env
 from pydantic import Field, field_serializer, model_validator
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from more_r1.formats.paths import replacing
 from more_r1.models.load import fingerprint, load_backbone
-from more_r1.models.lora import Lora, add_lora
-from more_r1.models.vision import freeze_vision, frozen_copy
+from more_r1.models.lora import Lora
+from more_r1.models.vision import frozen_copy
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
+from more_r1.training.adapters import learning
 from more_r1.training.difficulty import measure
 from more_r1.training.examples import launched
 from more_r1.training.learner import Learned, finished, learn, rates
@@ -50,7 +51,8 @@ class GrpoRecipe(UpdateRecipe):
     """Pairs of a step, over all processes; each has a group of rollouts."""
     lr: float = Field(default=1e-6, gt=0)
     lora: Lora | None = None
-    """Train adapters only; the reference is then the model without them, and no second model is held."""
+    """Train adapters only; the reference is then the model without them, and no second model is held. They are saved merged
+    into the model, and beside it in `adapter/` as peft has them."""
     freeze_vision: bool = True
     most_steps: int | None = Field(default=None, ge=1)
     """End after so many steps, with a schedule of the learning rate that is as long."""
@@ -142,7 +144,6 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     train, valid = read_samples(recipe.data, "train"), read_samples(recipe.data, "valid")
     measured, figures = read_difficulty(recipe.difficulty), read_figures(recipe.difficulty)
     disable_progress_bar()  # transformers' own; it would tear ours
-    set_seed(recipe.seed)  # adapters begin at random
     backbone = load_backbone(recipe.model)
     if figures.weights not in (None, fingerprint(backbone)):
         raise RecipeError(
@@ -152,14 +153,8 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
     backbone = replace(backbone, form=backbone.form.model_copy(update=given))
     rewards(schema, backbone.form.reasoning, recipe.rewards)  # refuses what does not go together, before anything is written
-    reference = None
-    if recipe.lora is not None:
-        add_lora(backbone.model, recipe.lora)
-    else:
-        if recipe.freeze_vision:
-            freeze_vision(backbone.model)
-        if recipe.beta > 0:
-            reference = frozen_copy(backbone.model)
+    save = learning(backbone, recipe.lora, recipe.freeze_vision, recipe.model, recipe.seed)
+    reference = frozen_copy(backbone.model) if recipe.beta > 0 and recipe.lora is None else None
 
     by_key = {sample.key: sample for sample in train}
 
@@ -189,4 +184,5 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
         GrpoUpdate(recipe, schema, reference),
         validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
         validate_at=frozenset([*range(0, len(batches), recipe.validate_every), len(batches)]),
+        save=save,
     )

@@ -215,6 +215,8 @@ def learn(
     sees = any(parameter.requires_grad for parameter in vision_parameters(backbone.model))
     if recipe.checkpointing:
         backbone.model.activation_checkpointing_enable()
+        # Else what a frozen vision tower makes is learnt from, too.
+        backbone.model.disable_input_require_grads()
     policy = policy or Policy(backbone.model)
     save = save or partial(save_backbone, backbone, dtype=backbone.model.dtype)
     accelerator = accelerator_of(policy, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=sees)])

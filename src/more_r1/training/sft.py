@@ -20,11 +20,12 @@ from more_r1.formats.traces import Key, read_completions
 from more_r1.models.classifier import HeadedModel, save_classifier
 from more_r1.models.engine import Model
 from more_r1.models.load import Backbone, load_backbone
+from more_r1.models.lora import Lora
 from more_r1.models.processor import Encoder
-from more_r1.models.vision import freeze_vision
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
+from more_r1.training.adapters import learning
 from more_r1.training.classify import classify, with_head
 from more_r1.training.examples import Batch, Epochs, Example, draw, launched
 from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, fit, learn, rates, validation_steps
@@ -59,6 +60,8 @@ class SftRecipe(TrainingRecipe):
     lr: float = Field(default=1e-4, gt=0)
     batch_pairs: int = Field(default=16, ge=1)
     """Most pairs of a step."""
+    lora: Lora | None = None
+    """Train adapters only; they are saved merged into the model, and beside it in `adapter/` as peft has them."""
     freeze_vision: bool = True
     validate_every: float = Field(default=1.0, gt=0)
     """Epochs from one validation to the next; the last step is always validated."""
@@ -70,6 +73,8 @@ class SftRecipe(TrainingRecipe):
     def _silent(self) -> Self:
         if self.head and self.form.reasoning != "none":
             raise ValueError("head=true learns labels, no reasoning; set form.reasoning=none")
+        if self.head and self.lora:
+            raise ValueError("head=true trains all weights; leave lora out")
         return self
 
     @field_serializer("form")
@@ -93,8 +98,7 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     backbone = load_backbone(recipe.model)
     given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
     backbone = replace(backbone, form=backbone.form.model_copy(update=given))
-    if recipe.freeze_vision:
-        freeze_vision(backbone.model)
+    save = learning(backbone, recipe.lora, recipe.freeze_vision, recipe.model, recipe.seed)
 
     drawn = [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]
     documents = _examples(recipe, backbone, schema, drawn)
@@ -110,7 +114,7 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
     model: Model = backbone
     update: Update[Batch] = fit
-    policy, save = None, None
+    policy = None
     if recipe.head:
         model = classifier = with_head(backbone, schema, recipe.seed)
         policy, save = HeadedModel(backbone.model, classifier.head), partial(save_classifier, classifier)

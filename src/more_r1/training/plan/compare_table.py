@@ -8,7 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from more_r1.training.plan import LAYOUTS, Layout, Phase, Plan, PlanRecipe
+from more_r1.training.plan.compare import Plan
+from more_r1.training.plan.layouts import LAYOUTS, Layout
+from more_r1.training.plan.memory import PARTS
+from more_r1.training.plan.phases import Phase
+from more_r1.training.plan.recipe import PlanRecipe
 
 TITLES: dict[Layout, str] = {"repeated": "nothing shared", "group": "pair's prompt shared", "document": "document shared too"}
 PUBLISHED = "For orientation only: the authors give 24 hours on eight A100 for 4 epochs, but not G, batch, lengths or software."
@@ -58,13 +62,13 @@ def _costs(plan: Plan, recipe: PlanRecipe) -> Table:
 
 
 def _memory(plan: Plan, recipe: PlanRecipe) -> Table:
-    names = [*TITLES.values(), "document shared, recursive"]
+    names = [*TITLES.values(), "document shared, recursive"][: len(plan.memory)]
     table = _table("GB a device", names, title=f"of {recipe.devices.memory / 1e9:g} GB")
-    for part in ("weights", "reference", "gradients", "optimizer", "cache", "activations", "logits", "peak"):
+    for part, name in {**PARTS, "peak": "peak"}.items():
         figures = [getattr(each, part) for each in plan.memory.values()]
         marks = ["too much   " if part == "peak" and figure > recipe.devices.memory else "" for figure in figures]
         shown = [f"{mark}{figure / 1e9:,.1f}" for mark, figure in zip(marks, figures, strict=True)]
-        table.add_row(part, *shown, style="bold" if part == "peak" else None)
+        table.add_row(name, *shown, style="bold" if part == "peak" else None)
     return table
 
 

@@ -1,0 +1,56 @@
+"""The costs of a recipe's stages as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from more_r1.training.plan.memory import PARTS
+from more_r1.training.plan.recipe import Devices
+from more_r1.training.plan.stages import Costed
+
+
+def render(costed: Sequence[Costed], devices: Devices | None) -> RenderableType:
+    """Sizes, hours and memory of each stage; what to set where one does not fit. 1 GB is 1e9 bytes."""
+    table = Table("", title=_machine(costed, devices), title_justify="left")
+    for one in costed:
+        table.add_column(one.stage.name, justify="right")
+
+    def row(name: str, of: Callable[[Costed], str], style: str | None = None, end: bool = False) -> None:
+        table.add_row(name, *map(of, costed), style=style, end_section=end)
+
+    row("pairs, all epochs", lambda one: f"{sum(one.stage.pairs):,}")
+    row("steps", lambda one: f"{one.stage.steps:,}" if one.stage.steps else "")
+    row("pairs of a step", lambda one: f"{one.stage.batch_pairs}" if one.stage.steps else "", end=devices is None)
+    if devices is not None:
+        row("M tokens", lambda one: f"{sum(phase.tokens for phase in one.phases) / 1e6:,.1f}")
+        row("PFLOP", lambda one: f"{sum(phase.flops.total for phase in one.phases) / 1e15:,.0f}")
+        row("hours", lambda one: f"{one.hours:,.2f}", style="bold", end=True)
+    for part, name in PARTS.items():
+        row(f"GB {name}", lambda one, part=part: _gb(getattr(one.memory, part)))  # type: ignore[misc]
+    row("GB peak", lambda one: ("" if one.fits else "too much  ") + _gb(one.memory.peak), style="bold")
+    told = [Text(line) for one in costed for line in _ways(one, devices)]
+    return Group(table, *told)
+
+
+def _machine(costed: Sequence[Costed], devices: Devices | None) -> str:
+    stage = costed[0].stage
+    of = "" if devices is None else f" of {devices.memory / 1e9:g} GB, {devices.flops / 1e12:g} TFLOP/s"
+    return f"{stage.ranks} x one rank{of}; {stage.sharding}, {stage.precision}"
+
+
+def _ways(one: Costed, devices: Devices | None) -> list[str]:
+    if one.fits or devices is None:
+        return []
+    over = f"{one.stage.name} does not fit into {devices.memory / 1e9:g} GB"
+    if not one.ways:
+        least = one.memory.drawing > devices.memory
+        return [f"{over}, nor with fewer tokens at a time: " + ("drawing alone takes more" if least else "take larger devices")]
+    return [f"{over}; it would with {', or with '.join(one.ways)}"]
+
+
+def _gb(figure: float) -> str:
+    return f"{figure / 1e9:,.1f}" if figure else ""

@@ -1,0 +1,192 @@
+"""The recipes for the real backbone: their dry run at real size without weights, and, on demand, a run of a small model."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from real_size import config_folder, small_model
+from typer.testing import CliRunner
+
+from more_r1.cli import app
+from more_r1.formats.traces import read_completions
+from more_r1.pipeline import TrainRecipe, planned, rehearsed
+from more_r1.reasoning.prompt import Prompt
+from more_r1.training.examples import Epochs, Example, draw
+from more_r1.training.plan.memory import Sharding
+from more_r1.training.plan.stages import Costed
+from more_r1.training.recipe import RecipeError, load_recipe
+from more_r1.training.samples import read_samples
+from more_r1.training.sft import SftRecipe
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(file.name for file in FOLDER.glob("more-*.yaml"))
+PARAMETERS = {"7b": 8_292_166_656, "3b": 3_754_622_976}
+ADAPTERS = pytest.mark.skipif("lora" not in SftRecipe.model_fields, reason="stage 1 has no adapters yet")
+EACH = [pytest.param(name, marks=ADAPTERS) if "lora" in name else name for name in RECIPES]
+
+
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("real")
+    return {size: config_folder(folder / size, size) for size in PARAMETERS}
+
+
+def size_of(name: str) -> str:
+    return "3b" if "-3b" in name else "7b"
+
+
+def asked(backbones: dict[str, Path], name: str, data: Path, out: Path) -> list[str]:
+    return [f"model={backbones[size_of(name)]}", f"data={data}", f"out={out}", "annotate.expert={kind: oracle}"]
+
+
+def test_there_are_the_recipes_that_the_docs_name() -> None:
+    assert [f"more-qwen2.5-vl-{kind}.yaml" for kind in ("3b", "7b-lora-24gb", "7b-lora-80gb", "7b")] == RECIPES
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_dry_run(name: str, backbones: dict[str, Path], benchmark_dir: Path, tmp_path: Path) -> None:
+    overrides = asked(backbones, name, benchmark_dir, tmp_path / "run")
+    done = CliRunner().invoke(app, ["train", str(FOLDER / name), *overrides, "--dry-run"], catch_exceptions=False)
+    assert done.exit_code == 0
+    train = read_samples(benchmark_dir, "train")
+    drawn = len(draw([one.label for one in train], 0.25, 0))
+    assert f"{PARAMETERS[size_of(name)]:,} parameters" in done.output
+    assert f"train: {len(train)} pairs" in done.output
+    assert f"stage 1: {drawn} pairs; {len(train) - drawn} left to stage 2" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_what_a_recipe_is_meant_for_is_enough(name: str, backbones: dict[str, Path]) -> None:
+    """Memory as the header says; the paper's settings where they can be had."""
+    recipe = load_recipe(FOLDER / name, [f"model={backbones[size_of(name)]}"], TrainRecipe)
+    first, between, last = planned(recipe)
+    assert recipe.plan is not None and first.fits and between.fits and last.fits
+    assert between.memory.weights == 2 * PARAMETERS[size_of(name)]  # who only asks has the whole model
+    header = " ".join(line[2:] for line in (FOLDER / name).read_text().splitlines() if line.startswith("# "))
+    assert f"{first.memory.peak / 1e9:.0f} GB a rank in stage 1 and {last.memory.peak / 1e9:.0f} GB in stage 2" in header
+    hours = (first.hours, between.hours, last.hours)
+    assert "stage 1 {:.1f}, difficulty {:.1f}, stage 2 {:.1f} hours".format(*hours) in header
+    assert (recipe.sft.share, recipe.sft.epochs, recipe.sft.freeze_vision) == (0.25, 20, True)
+    grpo = recipe.grpo
+    assert (grpo.mixing.preset, grpo.mixing.alpha, grpo.epochs, grpo.epsilon, grpo.beta) == ("progressive", 0.5, 4, 0.2, 0.001)
+    assert sum(last.stage.pairs) == 14412  # of 11,614 left: 2,453 hard in each epoch, 2,453, 1,227, 613 and 307 easy ones
+    if "lora" not in name:
+        assert (recipe.sft.lr, grpo.lr) == (1e-4, 1e-6)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6])
+def test_a_dry_run_counts_the_steps_that_a_run_takes(
+    share: float, backbones: dict[str, Path], benchmark_dir: Path, tmp_path: Path
+) -> None:
+    """Stage 1 to the step; of its traces the real lengths."""
+    oracle = benchmark_dir / "oracle" / "train.jsonl"
+    overrides = [*asked(backbones, RECIPES[0], benchmark_dir, tmp_path), "annotate=null", f"sft.traces={oracle}"]
+    recipe = load_recipe(FOLDER / RECIPES[0], [*overrides, f"sft.share={share}", "sft.batch_pairs=7"], TrainRecipe)
+    found, costed = rehearsed(recipe)
+    train = read_samples(benchmark_dir, "train")
+    documents: dict[str, list[Example]] = {}
+    for index in draw([one.label for one in train], share, 0):
+        documents.setdefault(train[index].document.id, []).append(Example(Prompt(()), ""))
+    assert found.without_trace == 0 and found.counts.taught == sum(map(len, documents.values()))
+    assert costed[0].stage.steps == len(Epochs(list(documents.values()), 20, 7, recipe.sft.seed))
+    assert found.counts.lengths.completion < found.counts.longest.completion < 1000
+
+
+def test_what_a_dry_run_refuses(backbones: dict[str, Path], benchmark_dir: Path, tmp_path: Path) -> None:
+    common = asked(backbones, RECIPES[0], benchmark_dir, tmp_path / "run")
+
+    def refused(*overrides: str) -> str:
+        with pytest.raises(ValueError) as caught:
+            rehearsed(load_recipe(FOLDER / RECIPES[0], [*common, *overrides], TrainRecipe))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "cannot be read" in refused("annotate=null", f"sft.traces={tmp_path / 'none.jsonl'}")
+    assert "no usable trace" in refused("annotate=null", f"sft.traces={_empty(tmp_path)}")
+    assert "none is left for stage 2" in refused("sft.share=1")
+    assert "no model folder" in refused(f"model={tmp_path}")
+    assert "nowhere" in refused("test=nowhere")
+    (tmp_path / "run" / "sft").mkdir(parents=True)
+    (tmp_path / "run" / "sft" / "notes.txt").touch()
+    assert "something else than a run" in refused()
+    with pytest.raises(RecipeError, match="no section plan"):
+        planned(load_recipe(FOLDER / RECIPES[0], [*common, "plan=null"], TrainRecipe))
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_the_settings_that_are_suggested_fit(backbones: dict[str, Path], data: st.DataObject) -> None:
+    """On any device: where a stage does not fit, it fits with each way, as it would be written on the command line."""
+    count, gigabytes = data.draw(st.sampled_from([1, 2, 8])), data.draw(st.integers(18, 90))
+    sharding = data.draw(st.sampled_from(get_args(Sharding)))
+    machine = [f"plan.devices.count={count}", f"plan.devices.memory={gigabytes}.0e+9", f"plan.sharding={sharding}"]
+    usual = [f"model={backbones['7b']}", "grpo.checkpointing=false", *machine]
+
+    def stage(*more: str) -> Costed:
+        return planned(load_recipe(FOLDER / "more-qwen2.5-vl-7b.yaml", [*usual, *more], TrainRecipe))[2]
+
+    found = stage()
+    assert found.fits == (found.memory.peak <= gigabytes * 1e9) and (not found.fits or found.ways == ())
+    for way in found.ways:
+        assert stage(*way.split()).fits, way
+
+
+def test_nothing_is_suggested_where_nothing_helps(backbones: dict[str, Path]) -> None:
+    told = CliRunner().invoke(
+        app,
+        ["plan", str(FOLDER / RECIPES[-1]), f"model={backbones['7b']}", "plan.devices.memory=10.0e+9"],
+        env={"COLUMNS": "200"},
+    )
+    assert told.exit_code == 0
+    assert "grpo does not fit into 10 GB, nor with fewer tokens at a time: drawing alone takes more" in " ".join(
+        told.output.split()
+    )
+
+
+def test_traces_first(benchmark_dir: Path, tmp_path: Path) -> None:
+    """The stage that needs no model, by itself; what it writes is what stage 1 is told to learn."""
+    overrides = ["model=nowhere", f"data={benchmark_dir}", f"out={tmp_path / 'run'}", "annotate.expert={kind: oracle}"]
+    recipe = load_recipe(FOLDER / RECIPES[-1], overrides, TrainRecipe)
+    command = ["train", str(FOLDER / RECIPES[-1]), *overrides, "--until", "annotate"]
+    for _ in range(2):
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    assert [folder.name for folder in (tmp_path / "run").iterdir()] == ["annotate"]
+    train = read_samples(benchmark_dir, "train")
+    drawn = {train[index].key for index in draw([one.label for one in train], 0.25, 0)}
+    assert recipe.sft.traces != "oracle" and read_completions(recipe.sft.traces).keys() == drawn
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "traces.jsonl").write_text("")
+    return folder / "traces.jsonl"
+
+
+@pytest.mark.skipif("MORE_R1_RECIPES" not in os.environ, reason="minutes: make test-recipes")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=ADAPTERS) if "lora" in name else name for name in RECIPES[1:]])
+def test_a_small_model_runs_the_recipe(name: str, tmp_path: Path) -> None:
+    """All stages on 200 documents, with a model of the same structure and fewer steps."""
+    data, model, out = tmp_path / "data", small_model(tmp_path / "model"), tmp_path / "run"
+    assert CliRunner().invoke(app, ["data", "synth", str(data), "--documents", "200"]).exit_code == 0
+    short = [f"model={model}", f"data={data}", f"out={out}", "threads=2", "annotate.expert={kind: oracle}"]
+    short += ["sft.share=0.03", "sft.epochs=1", "sft.valid_pairs=2", "sft.max_new_tokens=16", "difficulty.limit=16"]
+    short += ["sft.form={wording: short, whole_pixels: 12544, crop_pixels: 3136}", "grpo.group=2", "grpo.batch_pairs=2"]
+    short += ["grpo.most_steps=2", "grpo.valid_pairs=2", "grpo.mixing={preset: raw}", "test=valid"]
+    began = time.perf_counter()
+    done = CliRunner().invoke(app, ["train", str(FOLDER / name), *short], catch_exceptions=False)
+    assert done.exit_code == 0
+    print(f"{name}: {time.perf_counter() - began:.0f} s")
+    steps = {stage: json.loads((out / stage / "result.json").read_text())["steps"] for stage in ("sft", "grpo")}
+    events = [json.loads(line) for line in (out / "grpo" / "log.jsonl").read_text().splitlines()]
+    assert steps["grpo"] == 2 == sum("loss" in event for event in events)
+    assert json.loads((out / "grpo" / "metrics.json").read_text())["pairs"] > 0
+    assert yaml.safe_load((out / "sft" / "recipe.yaml").read_text())["checkpointing"] is True
+    assert (out / "grpo" / "report.html").is_file() and (out / "annotate" / "traces.jsonl").is_file()
