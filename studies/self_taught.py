@@ -4,7 +4,7 @@
     python studies/self_taught.py --seeds 0 1 2 --jobs 2
 
 For each seed: `more-r1 annotate recipes/tiny-self-taught.yaml`, then stage 1 (recipes/tiny-sft.yaml) on the last round's
-traces, on the same draw of pairs as the oracle-fed stage 1 of studies/stage1.py, which is run if it is not there. Beside them
+traces, on the same draw of pairs as the oracle-fed stage 1 of studies/systems.py, which is run if it is not there. Beside them
 the model of round 0, which has learnt from the examples alone. The best checkpoint is picked on valid and evaluated once on
 test and test_new. Runs are resumed, and finished ones are left alone. For a smaller try, `--annotate` and `--sft` take settings
 (of both stage 1s: give them another `--oracle` folder, too).
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="seeds at a time, one thread each")
     parser.add_argument("--data", type=Path, default=Path("data/embedded"))
     parser.add_argument("--out", type=Path, default=Path("runs/self-taught"))
-    parser.add_argument("--oracle", type=Path, default=Path("runs/stage1"), help="the runs of studies/stage1.py")
+    parser.add_argument("--oracle", type=Path, default=Path("runs/stage1"), help="the runs of studies/systems.py")
     parser.add_argument("--annotate", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the annotation")
     parser.add_argument("--sft", nargs="*", default=[], metavar="KEY=VALUE", help="settings of stage 1 on either traces")
     options = parser.parse_args()
