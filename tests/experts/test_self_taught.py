@@ -225,12 +225,12 @@ def test_a_run_that_was_killed_while_learning_ends_as_one_that_was_not(
     expert = expert.model_copy(update={"sft": expert.sft.model_copy(update={"checkpoint_every": 2})})
     step, steps = learner.Trainer.step, 0
 
-    def killed(self: learner.Trainer, rate: float, loss: float) -> float:
+    def killed(self: learner.Trainer, loss: float) -> float:
         nonlocal steps
         steps += 1
         if steps == 4:
             raise KeyboardInterrupt
-        return step(self, rate, loss)
+        return step(self, loss)
 
     monkeypatch.setattr(learner.Trainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
