@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import accumulate
 from random import Random
 from typing import TypeVar
@@ -39,9 +40,9 @@ def launched() -> PartialState:
     """The processes of this run, as `accelerate launch` started them.
 
     accelerate heeds its own ACCELERATE_USE_CPU in an Accelerator only: a state made before that would leave each process of a
-    run on CPUs alone.
+    run on CPUs alone. The others wait as long as one evaluates, not just the ten minutes of NCCL.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=1))
 
 
 def share(items: Sequence[T], processes: PartialState | Accelerator, sizes: Sequence[int] | None = None) -> Sequence[T]:
