@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def launch(run: Callable[..., None], processes: int, *given: Any, split: dict[st
         started.append(SERVER.Process(target=run, args=(*given, environment if processes > 1 else {})))
         started[-1].start()
     return started
+
+
+def kill(out: Path, processes: int, split: dict[str, str] | None = None) -> None:
+    """Start a run and kill it after its checkpoint at step 4, long before its end."""
+    for process in (started := start(out, processes, split)):
+        while process.is_alive() and not (out / "checkpoint" / "00000004").exists():
+            time.sleep(0.002)
+    for process in started:
+        process.kill()
+        process.join()
+    assert not (out / "result.json").exists()
 
 
 def finish(out: Path, processes: int, split: dict[str, str] | None = None, **settings: Any) -> None:

@@ -5,7 +5,6 @@ The environment is what `accelerate launch` makes of the files in recipes/accele
 
 from __future__ import annotations
 
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import stage2
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from halves import Halfway
-from processes import assert_learned_the_same, finish, joined, launch, log, start
+from processes import assert_learned_the_same, finish, joined, kill, launch, log
 
 FILES = Path(__file__).parents[2] / "recipes" / "accelerate"
 DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="make test-deepspeed")
@@ -39,13 +38,7 @@ def environment(kind: str) -> dict[str, str]:
 def test_two_halves_learn_what_one_learns(tmp_path: Path, kind: str) -> None:
     alone, together, split = tmp_path / "alone", tmp_path / "together", environment(kind)
     finish(alone, 1)
-    for process in (processes := start(together, 2, split)):
-        while process.is_alive() and not (together / "checkpoint" / "00000004").exists():
-            time.sleep(0.002)
-    for process in processes:
-        process.kill()
-        process.join()
-    assert not (together / "result.json").exists()
+    kill(together, 2, split)
     finish(together, 2, split)
     assert_learned_the_same(alone, together)
 

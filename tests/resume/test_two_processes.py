@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stage2
 from halves import Halfway
-from processes import assert_learned_the_same, finish, joined, launch, log, start
+from processes import assert_learned_the_same, finish, joined, kill, launch, log
 
 
 def test_two_learn_what_one_learns(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     # The completions are ragged: the mean over tokens is not the mean of the two processes' means.
     finish(alone, 1)
-    for process in (processes := start(together, 2)):
-        while process.is_alive() and not (together / "checkpoint" / "00000004").exists():
-            time.sleep(0.002)
-    for process in processes:
-        process.kill()
-        process.join()
-    assert not (together / "result.json").exists()
+    kill(together, 2)
     finish(together, 2)
     assert_learned_the_same(alone, together)
 

@@ -49,6 +49,14 @@ class Layout(Protocol):
         ...
 
 
+def _stops(spans: Sequence[Span]) -> Tensor:
+    """Where the subtree of each token ends, [T]."""
+    stop = torch.empty(max(span.stop for span in spans), dtype=torch.long)
+    for span in spans:
+        stop[span.start : span.end] = span.stop
+    return stop
+
+
 class Dense:
     """The reference: one mask of T x T."""
 
@@ -58,11 +66,8 @@ class Dense:
     @cached_property
     def mask(self) -> Tensor:
         """Boolean [T, T], true where the row's token sees the column's."""
-        total = max(span.stop for span in self.spans)
-        stop = torch.empty(total, dtype=torch.long)
-        for span in self.spans:
-            stop[span.start : span.end] = span.stop
-        token = torch.arange(total)
+        stop = _stops(self.spans)
+        token = torch.arange(len(stop))
         return (token[None] <= token[:, None]) & (token[:, None] < stop[None])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -114,11 +119,8 @@ class Flex:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """As Layout has it."""
         if self._mask is None:
-            total = query.shape[2]
-            stop = torch.empty(total, dtype=torch.long)
-            for span in self.spans:
-                stop[span.start : span.end] = span.stop
-            stop = stop.to(query.device)
+            stop = _stops(self.spans).to(query.device)
+            total = len(stop)
 
             def sees(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
                 return (column <= row) & (row < stop[column])

@@ -55,10 +55,9 @@ class Assumed(Recipe):
     def met(self, samples: float) -> float:
         """Mean pairs of a document in an epoch of so many samples, of the documents that are in it at all.
 
-        Each of a document's p pairs is drawn with probability q: p q / (1 - (1 - q)^p).
+        See the function `met`.
         """
-        q, p = samples / self.train_pairs, self.pairs_per_document
-        return p if q >= 1 else p * q / (1 - (1 - q) ** p)
+        return met(samples / self.train_pairs, self.pairs_per_document)
 
 
 class PlanRecipe(Assumed):
@@ -96,6 +95,12 @@ class PlanRecipe(Assumed):
     def samples(self, epoch: int) -> int:
         """Pairs in an epoch, counted from 1."""
         return samples(self.hard, self.easy, self.alpha, epoch)
+
+
+def met(share: float, pairs: float) -> float:
+    """Mean pairs of a document that are drawn, of the documents of which any is: of its p pairs each is drawn with probability
+    q, so p q / (1 - (1 - q)^p)."""
+    return pairs if share >= 1 else pairs * share / (1 - (1 - share) ** pairs)
 
 
 def samples(hard: int, easy: int, alpha: float, epoch: int) -> int:

@@ -9,7 +9,7 @@ from more_r1.training.difficulty import DifficultyRecipe
 from more_r1.training.grpo import GrpoRecipe
 from more_r1.training.plan.layouts import Lengths
 from more_r1.training.plan.memory import Precision, Sharding
-from more_r1.training.plan.recipe import Assumed, samples
+from more_r1.training.plan.recipe import Assumed, met, samples
 from more_r1.training.plan.stages import Stage
 from more_r1.training.sft import SftRecipe
 
@@ -32,8 +32,7 @@ class Counts:
 
     def met(self, pairs: float) -> float:
         """Mean pairs of a document among so many drawn at random, as `Assumed.met`."""
-        q, p = pairs / self.train_pairs, self.pairs_per_document
-        return p if q >= 1 else p * q / (1 - (1 - q) ** p)
+        return met(pairs / self.train_pairs, self.pairs_per_document)
 
 
 def assumed_counts(sft: SftRecipe, difficulty: DifficultyRecipe, assumed: Assumed) -> Counts:
@@ -118,5 +117,4 @@ def stages_of(
 
 
 def _rank(recipe: SftRecipe | GrpoRecipe) -> int | None:
-    lora = getattr(recipe, "lora", None)
-    return None if lora is None else int(lora.rank)
+    return None if recipe.lora is None else recipe.lora.rank
