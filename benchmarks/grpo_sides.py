@@ -26,7 +26,8 @@ from more_r1.reasoning.prompt import Part, Picture, Prompt, PromptForm
 from more_r1.schema import Schema
 from more_r1.training.learner import Policy, Trainer
 from more_r1.training.rewards import RewardWeights, rewards
-from more_r1.training.update import Asked, Groups, GrpoUpdate, UpdateRecipe
+from more_r1.training.samples import Asked
+from more_r1.training.update import Groups, GrpoUpdate, UpdateRecipe
 
 # What a prompt is made of, in tokens, as recipes/plan-7b.yaml has it for Qwen2.5-VL-7B on MORE. Shorter prompts are made of the
 # same parts in the same proportions; the first three are a document's.

@@ -184,11 +184,11 @@ class Study:
         for key, title, axis in zip(COURSES, COURSES.values(), axes.flat, strict=True):
             axis.set_title(title, loc="left", fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
-            for arm in arms:
+            for colour, arm in enumerate(arms):
                 logs = [self.folder(arm, seed) / "log.jsonl" for seed in seeds]
                 points = _course([read_log(log)[0] for log in logs if log.is_file()], key)
                 if points:
-                    axis.plot(*zip(*points, strict=True), label=arm, linewidth=1.4)
+                    axis.plot(*zip(*points, strict=True), label=arm, linewidth=1.4, color=f"C{colour}")
         for axis in axes[1]:
             axis.set_xlabel("step")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -199,7 +199,7 @@ def _course(logs: list[list[dict[str, float]]], key: str) -> list[tuple[float, f
     """What the runs logged under a key: means over runs and, as steps have few pairs, over COARSE neighbouring steps."""
     at: dict[float, list[float]] = defaultdict(list)
     for event in (event for log in logs for event in log if key in event):
-        at[event["step"] if key.startswith("valid") else event["step"] // COARSE * COARSE + COARSE / 2].append(event[key])
+        at[event["step"] if key.startswith("valid") else (event["step"] - 1) // COARSE * COARSE + COARSE / 2].append(event[key])
     return [(step, mean(values)) for step, values in sorted(at.items())]
 
 

@@ -31,7 +31,7 @@ SFT = {"answer only": "recipes/tiny-answer.yaml", "head": "recipes/tiny-head.yam
 SYSTEMS = [ZERO, *SFT, STAGE2]
 # Stage 1 knows most pairs here, so that pairs which are right by chance are what there is to learn from.
 MEASURE = ["samples=4", "share=0.25"]
-TEACH = ["mixing={preset: raw, weighting: pass_rate}", "group=8", "batch_pairs=64", "lr=5e-5", "beta=0", "most_steps=150"]
+TEACH = ["mixing={preset: raw, weighting: pass_rate}", "group=8", "batch_pairs=64", "lr=5e-5", "beta=0", "most_steps=75"]
 TEACH += ["epochs=99", "validate_every=25", "valid_pairs=1000", "checkpoint_every=10"]
 
 

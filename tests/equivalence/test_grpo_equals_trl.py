@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from trl_side import Question, Steps, trl_steps
 
+import more_r1.training.figures as figures
 import more_r1.training.update as update
 from more_r1.formats.oracle import read_oracle
 from more_r1.models.forest import Forest, logprobs
@@ -25,11 +29,12 @@ from more_r1.reasoning.prompt import Prompt, PromptForm
 from more_r1.reasoning.trace import Trace, parse_trace
 from more_r1.schema import NONE, Schema
 from more_r1.training.learner import Trainer, learn
-from more_r1.training.objective import Average
+from more_r1.training.objective import Average, Importance
 from more_r1.training.rewards import RewardWeights
+from more_r1.training.rollouts import VllmRecipe
 from more_r1.training.run import Run
-from more_r1.training.samples import Sample, read_samples
-from more_r1.training.update import Asked, Groups, GrpoUpdate, UpdateRecipe
+from more_r1.training.samples import Asked, Sample, read_samples
+from more_r1.training.update import Groups, GrpoUpdate, UpdateRecipe
 
 TINY = Path(str(resources.files("more_r1") / "assets" / "tiny"))
 FORM = PromptForm(wording="short", whole_pixels=112 * 112, crop_pixels=112 * 112)
@@ -44,15 +49,21 @@ ZERO = 1e-6
 # So low that AdamW's constant of 1e-8 hides gradients that are nothing but rounding; without it each of them moves a weight by
 # the full learning rate.
 CLIP = 0.01
-# beta, passes, average, temperature, LoRA
-CASES: dict[str, tuple[float, int, Average, float, bool]] = {
-    "plain": (0.0, 1, "token", 1.0, False),
-    "divergence": (0.001, 1, "token", 1.0, False),
-    "two-passes": (0.0, 2, "sequence", 1.0, False),
-    "both": (0.001, 2, "sequence", 0.7, False),
-    "lora": (0.0, 1, "sequence", 0.7, True),
-    "lora-both": (0.001, 2, "token", 1.0, True),
+# beta, passes, average, temperature, LoRA, and how the draws of another sampler are weighted
+CASES: dict[str, tuple[float, int, Average, float, bool, Importance | None]] = {
+    "plain": (0.0, 1, "token", 1.0, False, None),
+    "divergence": (0.001, 1, "token", 1.0, False, None),
+    "two-passes": (0.0, 2, "sequence", 1.0, False, None),
+    "both": (0.001, 2, "sequence", 0.7, False, None),
+    "lora": (0.0, 1, "sequence", 0.7, True, None),
+    "lora-both": (0.001, 2, "token", 1.0, True, None),
+    "sequence-mask": (0.001, 1, "sequence", 1.0, False, "sequence_mask"),
+    "token-mask": (0.0, 1, "token", 0.7, False, "token_mask"),
+    "sequence-truncate": (0.001, 2, "token", 1.0, False, "sequence_truncate"),
+    "lora-token-truncate": (0.001, 1, "sequence", 1.0, True, "token_truncate"),
 }
+# Above it a draw's weight is cut off: some are, of sequences and of tokens.
+MOST = 1.1
 
 
 def completion(gold: Trace, kind: str, random: Random, backbone: Backbone) -> tuple[int, ...]:
@@ -81,7 +92,8 @@ def rounds(benchmark_dir: Path) -> list[list[Question]]:
             kinds = ["brief"] * GROUP if number == 1 else random.sample(["right", "brief", "wrong", "cut"], GROUP)
             trace = parse_trace(gold[sample.key], SCHEMA)
             completions = tuple(completion(trace, kind, random, backbone) for kind in kinds)
-            questions.append(Question(sample, sample.prompt(SCHEMA, FORM), completions))
+            off = tuple(tuple(random.gauss(0, 0.1) for _ in ids) for ids in completions)
+            questions.append(Question(sample, sample.prompt(SCHEMA, FORM), completions, off))
         found.append(questions)
     return found
 
@@ -108,19 +120,28 @@ def our_steps(
     """`learn` with the completions of the questions in place of drawn ones."""
     backbone = fresh(lora)
     reference = deepcopy(backbone.model).requires_grad_(False) if recipe.beta > 0 and not lora else None
-    given = {question.prompt: question.completions for questions in rounds for question in questions}
+    given = {question.prompt: question for questions in rounds for question in questions}
 
     def group(backbone: Backbone, prompt: Prompt, temperature: float) -> list[Rollout]:
-        encoder = backbone.encoder
-        forest = Forest.build([(encoder.prompt(prompt), ids) for ids in given[prompt]], encoder)
-        with torch.no_grad():
-            drawn = zip(given[prompt], logprobs(backbone.model, forest, temperature=temperature), strict=True)
-        return [Rollout(encoder.decode(ids), ids, tuple(old.tolist()), True) for ids, old in drawn]
+        encoder, completions = backbone.encoder, given[prompt].completions
+        drawn = zip(completions, under(backbone, given[prompt], temperature), strict=True)
+        return [Rollout(encoder.decode(ids), ids, tuple(old), True) for ids, old in drawn]
 
     def sample(
         backbone: Backbone, prompts: Sequence[Prompt], seeds: Sequence[Sequence[int]], sampling: Sampling, limit: int
     ) -> list[list[Rollout]]:
         return [group(backbone, prompt, sampling.temperature) for prompt in prompts]
+
+    class Sampler:
+        """What draws elsewhere, by other log-probabilities."""
+
+        def sample(
+            self, trainer: Trainer, prompts: Sequence[Prompt], seeds: Any, sampling: Sampling, limit: int
+        ) -> list[list[Rollout]]:
+            groups = [group(trainer.backbone, prompt, sampling.temperature) for prompt in prompts]
+            said = [by_sampler(given[prompt], sampling.temperature) for prompt in prompts]
+            pairs = zip(groups, said, strict=True)
+            return [[replace(one, logprobs=tuple(its)) for one, its in zip(*both, strict=True)] for both in pairs]
 
     losses: list[float] = []
     norms: list[float] = []
@@ -135,10 +156,32 @@ def our_steps(
     with monkeypatch.context() as patch:
         patch.setattr(update, "sample", sample)
         patch.setattr(Trainer, "step", step)
-        learn(backbone, recipe, Run(recipe, recipe.out), batches, [rate] * ROUNDS, GrpoUpdate(recipe, SCHEMA, reference))
+        patch.setattr(figures, "_TWO_MODELS", math.inf)
+        elsewhere: Any = Sampler() if isinstance(recipe.rollout, VllmRecipe) else None
+        learned = GrpoUpdate(recipe, SCHEMA, reference, elsewhere)
+        learn(backbone, recipe, Run(recipe, recipe.out), batches, [rate] * ROUNDS, learned)
     events = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text().splitlines()]
-    figures = {name: [event[name] for event in events] for name in events[0]}
-    return Steps(losses, norms, figures, trained(backbone))
+    logged = {name: [event[name] for event in events] for name in events[0]}
+    return Steps(losses, norms, logged, trained(backbone))
+
+
+def under(backbone: Backbone, question: Question, temperature: float) -> list[list[float]]:
+    """Log-probabilities of the completions' tokens."""
+    encoder = backbone.encoder
+    forest = Forest.build([(encoder.prompt(question.prompt), ids) for ids in question.completions], encoder)
+    with torch.no_grad():
+        return [one.tolist() for one in logprobs(backbone.model, forest, temperature=temperature)]
+
+
+@cache
+def start_says(question: Question, temperature: float) -> list[list[float]]:
+    return under(fresh(False), question, temperature)
+
+
+def by_sampler(question: Question, temperature: float) -> list[list[float]]:
+    """Another sampler's log-probabilities: those of the model before training, and a bit off."""
+    pairs = zip(start_says(question, temperature), question.off, strict=True)
+    return [[own + off for own, off in zip(*both, strict=True)] for both in pairs]
 
 
 def assert_equal(ours: Steps, theirs: Steps, start: Mapping[str, Tensor]) -> None:
@@ -162,7 +205,8 @@ def total(lengths: Mapping[str, float]) -> float:
 @pytest.mark.parametrize("case", CASES)
 def test_steps_equal_trl(case: str, rounds: list[list[Question]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-    beta, passes, average, temperature, lora = CASES[case]
+    beta, passes, average, temperature, lora, importance = CASES[case]
+    vllm = VllmRecipe(importance=importance, most_importance=MOST) if importance else None
     recipe = UpdateRecipe(
         out=tmp_path / "packed",
         group=GROUP,
@@ -176,10 +220,11 @@ def test_steps_equal_trl(case: str, rounds: list[list[Question]], tmp_path: Path
         betas=(0.9, 0.98),
         clip=CLIP,
         chunk_tokens=300,
+        rollout=vllm or "local",
     )
     rate = 5e-4 if lora else 1e-4
     start = trained(fresh(lora))
-    theirs = trl_steps(TINY, rounds, SCHEMA, recipe, rate, LORA if lora else None, start)
+    theirs = trl_steps(TINY, rounds, SCHEMA, recipe, rate, LORA if lora else None, start, by_sampler)
     # What is to agree is there: steps that differ, clipped tokens and divergence where there can be any.
     assert len(theirs.losses) == ROUNDS * passes and len(set(theirs.norms)) == ROUNDS * passes
     if beta > 0:

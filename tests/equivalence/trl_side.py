@@ -6,10 +6,11 @@ and `rollout_func` in place of drawing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import torch
 from datasets import Dataset
@@ -22,6 +23,7 @@ from more_r1.models.processor import ImageTextProcessor
 from more_r1.reasoning.prompt import Prompt
 from more_r1.schema import Schema
 from more_r1.training.rewards import rewards
+from more_r1.training.rollouts import VllmRecipe
 from more_r1.training.samples import Sample
 from more_r1.training.update import UpdateRecipe
 
@@ -30,6 +32,10 @@ LOSSES = {"token": "dapo", "sequence": "grpo"}
 # ours leaves out the groups of equal rewards, and has others.
 ROUND = {"reward": "reward", "equal_groups": "frac_reward_zero_std", "length": "completions/mean_length"}
 STEP = {"kl": "kl", "entropy": "entropy", "clipped": "clip_ratio/region_mean"}
+# Of a round that another sampler drew.
+_OFF, _RATIO = "sampling/sampling_logp_difference", "sampling/importance_sampling_ratio"
+SAMPLER = {"sampler_difference": f"{_OFF}/mean", "sampler_difference_max": f"{_OFF}/max"}
+SAMPLER |= {"importance_min": f"{_RATIO}/min", "importance_max": f"{_RATIO}/max"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Question:
     sample: Sample
     prompt: Prompt
     completions: tuple[tuple[int, ...], ...]
+    off: tuple[tuple[float, ...], ...]
+    """How far another sampler's log-probabilities are off."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,11 @@ def trl_steps(
     rate: float,
     lora: Lora | None,
     start: Mapping[str, Tensor],
+    sampler: Callable[[Question, float], list[list[float]]],
 ) -> Steps:
-    """Train the model in `folder` on these rounds of questions. `start`: with LoRA, what its adapters are to begin with."""
+    """Train the model in `folder` on these rounds of questions. `start`: with LoRA, what its adapters are to begin with;
+    `sampler`: the log-probabilities of the completions of a question where vLLM is said to have drawn them."""
+    vllm = recipe.rollout if isinstance(recipe.rollout, VllmRecipe) else None
     processor = ImageTextProcessor.from_pretrained(folder)
     (most,) = {picture.pixels for questions in rounds for question in questions for picture in question.prompt.pictures}
     processor.image_processor.size["longest_edge"] = most
@@ -69,8 +80,10 @@ def trl_steps(
 
     def rollout(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         asked = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=True, return_dict=True)
-        completions = [list(ids) for question in next(given) for ids in question.completions]
-        return {"prompt_ids": asked["input_ids"], "completion_ids": completions, "logprobs": None}
+        questions = next(given)
+        completions = [list(ids) for question in questions for ids in question.completions]
+        said = [own for question in questions for own in sampler(question, recipe.sampling.temperature)] if vllm else None
+        return {"prompt_ids": asked["input_ids"], "completion_ids": completions, "logprobs": said}
 
     config = GRPOConfig(
         output_dir=str(recipe.out.with_name("trl")),
@@ -101,6 +114,8 @@ def trl_steps(
         beta=recipe.beta,
         use_bias_correction_kl=False,  # TRL's default multiplies the divergence by the ratio (DeepSeek-V3.2); GRPO does not
         temperature=recipe.sampling.temperature,
+        **({"vllm_importance_sampling_mode": vllm.importance} if vllm else {}),
+        **({"vllm_importance_sampling_clip_max": vllm.most_importance} if vllm else {}),
     )
     trainer = GRPOTrainer(
         model=str(folder),
@@ -111,6 +126,9 @@ def trl_steps(
         peft_config=lora and LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=r".*language_model.*_proj"),
         rollout_func=rollout,
     )
+    if vllm:
+        # It starts one where it is told of it at first; all that it would be asked here is to take new weights.
+        trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, Mock(), -1
     parameters = {name.removeprefix("base_model.model."): parameter for name, parameter in trainer.model.named_parameters()}
     trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     assert trained.keys() == start.keys()
@@ -123,6 +141,7 @@ def trl_steps(
     by_round = [events[first : first + recipe.passes] for first in range(0, len(events), recipe.passes)]
     figures = {ours: [passes[0][theirs] for passes in by_round] for ours, theirs in ROUND.items()}
     if recipe.beta > 0:
+        figures |= {ours: [passes[0][theirs] for passes in by_round] for ours, theirs in SAMPLER.items() if vllm}
         means = {
             ours: [sum(event[theirs] for event in passes) / len(passes) for passes in by_round] for ours, theirs in STEP.items()
         }

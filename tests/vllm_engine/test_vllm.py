@@ -22,13 +22,13 @@ from more_r1.document import Document, DocumentError
 from more_r1.extraction import archive
 from more_r1.extraction.extract import extract
 from more_r1.formats import load_documents
-from more_r1.models import vllm as engines
 from more_r1.models.engine import EngineError
 from more_r1.models.generate import generate
 from more_r1.models.labels import label_scores
 from more_r1.models.load import Backbone, load_backbone, save_backbone
 from more_r1.models.sampling import Sampling
-from more_r1.models.vllm import Vllm, load_vllm
+from more_r1.models.vllm import engine as engines
+from more_r1.models.vllm.engine import Vllm, load_vllm
 from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt
 from more_r1.reasoning.trace import parse_trace
 from more_r1.schema import Relation, Schema

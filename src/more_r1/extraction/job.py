@@ -29,7 +29,7 @@ class Job(BaseModel):
     """Only the first so many records."""
     model: str = "tiny"
     engine: Literal["local", "vllm"] = "local"
-    """Who computes: this process by PyTorch, or vLLM, see models/vllm.py."""
+    """Who computes: this process by PyTorch, or vLLM, see models/vllm/engine.py."""
     relations: Schema = Field(default_factory=Schema.more)
     entities: str | None = None
     """Who proposes entities, see proposers/; None for what is usual with the model."""
@@ -53,7 +53,7 @@ class Job(BaseModel):
         """What is asked. Raises ModelError and EngineError."""
         if self.engine == "local":
             return load_model(self.model)
-        from more_r1.models.vllm import load_vllm
+        from more_r1.models.vllm.engine import load_vllm
 
         return load_vllm(self.model)
 

@@ -1,4 +1,4 @@
-"""What can answer besides a model in this process: an engine that holds the model elsewhere (models/vllm.py)."""
+"""What can answer besides a model in this process: an engine that holds the model elsewhere (models/vllm)."""
 
 from __future__ import annotations
 

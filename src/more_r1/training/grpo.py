@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -27,9 +28,10 @@ from more_r1.training.measured import Measured, line, read_difficulty, read_figu
 from more_r1.training.mixing import Mixing, order
 from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import rewards
+from more_r1.training.rollouts import VllmRecipe, elsewhere
 from more_r1.training.run import Run
-from more_r1.training.samples import Sample, read_samples, some, validate
-from more_r1.training.update import Asked, Groups, GrpoUpdate, UpdateRecipe
+from more_r1.training.samples import Asked, Sample, read_samples, some, validate
+from more_r1.training.update import Groups, GrpoUpdate, UpdateRecipe
 
 
 class GrpoRecipe(UpdateRecipe):
@@ -175,14 +177,18 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     batches = Mixed(recipe, train, measured, figures.threshold, again)
     console.print(f"{figures.easy} easy and {figures.hard} hard pairs; {len(batches)} steps", soft_wrap=True)
     asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
-    return learn(
-        backbone,
-        recipe,
-        run,
-        batches,
-        rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
-        GrpoUpdate(recipe, schema, reference),
-        validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
-        validate_at=frozenset([*range(0, len(batches), recipe.validate_every), len(batches)]),
-        save=save,
-    )
+    drawing = None
+    if isinstance(recipe.rollout, VllmRecipe):
+        drawing = elsewhere(recipe.rollout, backbone, recipe.model, recipe.lora, recipe.out, save)
+    with closing(drawing) if drawing is not None else nullcontext():
+        return learn(
+            backbone,
+            recipe,
+            run,
+            batches,
+            rates(recipe.lr, len(batches), recipe.warmup, recipe.schedule),
+            GrpoUpdate(recipe, schema, reference, drawing),
+            validate=lambda: validate(backbone, schema, asked, recipe.max_new_tokens),
+            validate_at=frozenset([*range(0, len(batches), recipe.validate_every), len(batches)]),
+            save=save,
+        )

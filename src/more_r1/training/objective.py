@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Average = Literal["token", "sequence"]
+Importance = Literal["sequence_mask", "sequence_truncate", "token_mask", "token_truncate", "none"]
 
 # As TRL has it: keeps a group of nearly equal rewards from blowing up.
 STD_FLOOR = 1e-4
@@ -40,18 +41,38 @@ def token_weights(lengths: Sequence[int], average: Average, completions: int, to
     return each.repeat_interleave(sizes)
 
 
+def importance_weights(policy: Tensor, sampler: Tensor, lengths: Sequence[int], how: Importance, most: float) -> Tensor:
+    """The weight [K] of each token of completions of these lengths that a sampler drew which is not quite the policy.
+
+    Both log-probabilities are [K], `sampler`'s those of the draw. The ratio of policy to sampler is taken of whole completions
+    or of tokens; above `most` it is `most` (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+    training") or 0 (Liu et al. 2025, "When speed kills stability"). The names are TRL's `vllm_importance_sampling_mode`.
+    """
+    if how == "none":
+        return torch.ones_like(policy)
+    difference = policy - sampler
+    if how.startswith("sequence"):
+        sizes = torch.tensor(lengths, device=policy.device)
+        sums = torch.stack([part.sum() for part in torch.split(difference, list(lengths))])
+        difference = sums.repeat_interleave(sizes)
+    ratio = difference.exp()
+    return ratio.clamp(max=most) if how.endswith("truncate") else ratio.masked_fill(ratio > most, 0.0)
+
+
 @dataclass(frozen=True)
 class Objective:
     """What the tokens of a forest's completions are to be trained towards; all tensors [K], none with gradients."""
 
     old: Tensor
-    """Log-probabilities under the model that drew them."""
+    """Log-probabilities under the model as it was when they were drawn."""
     advantage: Tensor
     weight: Tensor
     reference: Tensor | None
     """Log-probabilities under the reference model; None if beta is 0."""
     epsilon: float
     beta: float
+    importance: Tensor | None = None
+    """Weights by which the draws of another sampler than `old` count; they do not concern the divergence."""
 
     def __call__(self, logprobs: Tensor, at: Tensor | slice = slice(None)) -> Tensor:
         """The share of the loss of the tokens `at`, given their log-probabilities now.
@@ -61,6 +82,8 @@ class Objective:
         """
         ratio, advantage = (logprobs - self.old[at]).exp(), self.advantage[at]
         loss = -torch.min(ratio * advantage, ratio.clamp(1 - self.epsilon, 1 + self.epsilon) * advantage)
+        if self.importance is not None:
+            loss = loss * self.importance[at]
         if self.reference is not None:
             loss = loss + self.beta * k3(logprobs, self.reference[at])
         return (loss * self.weight[at]).sum()

@@ -40,6 +40,15 @@ class Sample:
         return build_prompt(self.document, self.pair, schema, form)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A pair of a step: its number in the pool, and whether the stage-1 model got it right."""
+
+    sample: Sample
+    number: int
+    easy: bool
+
+
 def read_samples(data: Path, split: str) -> list[Sample]:
     """All labelled pairs of a split, in the order of the files. Raises RecipeError where there is none."""
     documents = load_documents(data, split)

@@ -7,7 +7,7 @@ equal has nothing to teach: it counts in the averages, but is not computed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from more_r1.models import forest as packed
@@ -25,14 +25,15 @@ from more_r1.models.forest import Forest
 from more_r1.models.lora import without_lora
 from more_r1.models.sampling import Rollout, Sampling, rollout_seed, sample
 from more_r1.models.vision import remembered
-from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema
 from more_r1.training.examples import share
+from more_r1.training.figures import figures, mean, records, sampler_figures
 from more_r1.training.learner import Trainer, TrainingRecipe
-from more_r1.training.objective import Average, Objective, advantages, k3, token_weights
+from more_r1.training.objective import Average, Objective, advantages, importance_weights, k3, token_weights
 from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import RewardWeights, rewards, total
-from more_r1.training.samples import Sample
+from more_r1.training.rollouts import Elsewhere, VllmRecipe
+from more_r1.training.samples import Asked
 from more_r1.training.split import splits
 
 
@@ -51,19 +52,17 @@ class UpdateRecipe(TrainingRecipe):
     """Weight of the divergence from the reference."""
     average: Average = "sequence"
     """How the loss is averaged over a step, see `objective.token_weights`."""
+    rollout: Literal["local"] | VllmRecipe = "local"
+    """Who draws the rollouts: this process, or vLLM. `vllm` alone is vLLM with its settings as they are."""
     forest: Literal["packed", "recursive"] = "packed"
     """Packed: whole groups in one call of the model. Recursive: least memory, see models/recursive.py."""
     chunk_tokens: int = Field(default=16384, ge=1)
     """Most tokens of one call, but for a group (packed) or a segment (recursive) that has more by itself."""
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A pair of a step: its number in the pool, and whether the stage-1 model got it right."""
-
-    sample: Sample
-    number: int
-    easy: bool
+    @field_validator("rollout", mode="before")
+    @classmethod
+    def _short(cls, rollout: Any) -> Any:
+        return {} if rollout == "vllm" else rollout
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,18 @@ class _Chunk:
 
     forest: Forest
     objective: Objective
+    differences: Tensor | None
+    """How far the sampler's log-probabilities are from the policy's [K]; None where the policy drew itself."""
 
 
 class GrpoUpdate:
-    """An update of `training.learner.learn`. `reference` is a frozen model; None: the policy without its adapters."""
+    """An update of `training.learner.learn`. `reference` is a frozen model; None: the policy without its adapters.
 
-    def __init__(self, recipe: UpdateRecipe, schema: Schema, reference: Any = None) -> None:
-        self.recipe, self.schema, self.reference = recipe, schema, reference
+    `elsewhere` draws the rollouts; without it the policy does.
+    """
+
+    def __init__(self, recipe: UpdateRecipe, schema: Schema, reference: Any = None, elsewhere: Elsewhere | None = None) -> None:
+        self.recipe, self.schema, self.reference, self.elsewhere = recipe, schema, reference, elsewhere
 
     def __call__(self, trainer: Trainer, batch: Groups) -> dict[str, Any]:
         """Train on the batch and say what is to be logged of it. Raises RecipeError for a recursive forest of a split model."""
@@ -103,23 +107,27 @@ class GrpoUpdate:
         prompts = [one.sample.prompt(self.schema, backbone.form) for one in asked]
         keys = [one.sample.key for one in asked]
         seeds = [[rollout_seed(recipe.seed, batch.round, key, i) for i in range(recipe.group)] for key in keys]
-        with trainer.whole(), trainer.accelerator.autocast():
-            rollouts = sample(backbone, prompts, seeds, recipe.sampling, recipe.max_new_tokens)
+        if self.elsewhere is not None:
+            rollouts = self.elsewhere.sample(trainer, prompts, seeds, recipe.sampling, recipe.max_new_tokens)
+        else:
+            with trainer.whole(), trainer.accelerator.autocast():
+                rollouts = sample(backbone, prompts, seeds, recipe.sampling, recipe.max_new_tokens)
         times.append(time.perf_counter())
         values, earned = self._reward(asked, rollouts, backbone.form.reasoning)
         times.append(time.perf_counter())
-        records = gather_object(self._records(asked, rollouts, values, earned, backbone.form.reasoning))
+        told = gather_object(records(asked, rollouts, values, earned, self.schema, backbone.form.reasoning))
         everyone, advantage = gather_object(rollouts), advantages(torch.cat(gather_object([earned])))
         chunks = self._chunks(trainer, batch.asked, everyone, advantage)
+        sampler = _sampler(chunks) if self.elsewhere is not None else {}  # before anything is learnt from another model
         steps = [self._optimise(trainer, chunks) for _ in range(recipe.passes)]
         times.append(time.perf_counter())
         event: dict[str, Any] = {"epoch": round(batch.epoch, 4)}
-        event |= {name: _mean([s[name] for s in steps]) for name in steps[0]}
-        event |= _figures(records, recipe.group)
+        event |= {name: mean([s[name] for s in steps]) for name in steps[0]}
+        event |= figures(told, recipe.group) | sampler
         spans = zip(("rollout", "reward", "train"), times, times[1:], strict=False)
         event |= {f"seconds_{name}": round(end - start, 4) for name, start, end in spans}
-        event["passed"] = [[record["number"], record["passed"]] for record in records]
-        event["sample"] = records[0]["sample"]
+        event["passed"] = [[record["number"], record["passed"]] for record in told]
+        event["sample"] = told[0]["sample"]
         return event
 
     def _reward(
@@ -131,38 +139,6 @@ class GrpoUpdate:
         functions = rewards(self.schema, reasoning, self.recipe.rewards)
         values = {name: reward(texts, label=labels) for name, reward in functions.items()}
         return values, torch.tensor(total(values, self.recipe.rewards)).view(len(asked), self.recipe.group)
-
-    def _records(
-        self,
-        asked: Sequence[Asked],
-        rollouts: Sequence[Sequence[Rollout]],
-        values: Mapping[str, Sequence[float]],
-        earned: Tensor,
-        reasoning: Literal["steps", "none"],
-    ) -> list[dict[str, Any]]:
-        """What is known of each pair's group, to be told to all processes."""
-        size = self.recipe.group
-        records = []
-        for n, (one, group) in enumerate(zip(asked, rollouts, strict=True)):
-            own = slice(n * size, (n + 1) * size)
-            answers = [read_answer(rollout.text, self.schema, reasoning) for rollout in group]
-            document, object, span = one.sample.key
-            shown: dict[str, Any] = {"document": document, "object": object, "span": list(span), "gold": one.sample.label}
-            shown |= {"completion": group[0].text, "reward": float(earned[n, 0])}
-            records.append(
-                {
-                    "number": one.number,
-                    "easy": one.easy,
-                    "passed": sum(answer == one.sample.label for answer in answers),
-                    "rewards": {name: sum(value[own]) for name, value in values.items()},
-                    "reward": float(earned[n].sum()),
-                    "equal": bool((earned[n] == earned[n, 0]).all()),
-                    "tokens": sum(len(rollout.ids) for rollout in group),
-                    "cut": sum(not rollout.ended for rollout in group),
-                    "sample": shown,
-                }
-            )
-        return records
 
     def _chunks(
         self, trainer: Trainer, asked: Sequence[Asked], rollouts: Sequence[Sequence[Rollout]], advantage: Tensor
@@ -196,31 +172,39 @@ class GrpoUpdate:
         self,
         trainer: Trainer,
         samples: Sequence[packed.Sample],
-        old: Sequence[float],
+        drawn: Sequence[float],
         advantage: Tensor,
         weight: Tensor,
     ) -> _Chunk:
-        """The forest of these completions; their log-probabilities under the reference, if it counts."""
+        """The forest of these completions; their log-probabilities under the reference, if it counts, and under the policy, if
+        another sampler drew them."""
         recipe, device = self.recipe, trainer.accelerator.device
         forest = Forest.build(samples, trainer.backbone.encoder)
-        reference = None
-        if recipe.beta > 0:
-            with torch.no_grad(), trainer.accelerator.autocast():
-                reference = self._reference(trainer, forest)
-        tensors = (torch.tensor(old).to(device), advantage.to(device), weight.to(device))
-        return _Chunk(forest, Objective(*tensors, reference, recipe.epsilon, recipe.beta))
+        old = torch.tensor(drawn).to(device)
+        reference = importance = differences = None
+        with torch.no_grad(), trainer.accelerator.autocast():
+            if recipe.beta > 0:
+                with without_lora(trainer.backbone.model) if self.reference is None else nullcontext():
+                    reference = self._scored(trainer, forest, self.reference)
+            if isinstance(recipe.rollout, VllmRecipe):
+                sampler, old = old, self._scored(trainer, forest, None)
+                how, most = recipe.rollout.importance, recipe.rollout.most_importance
+                importance = importance_weights(old, sampler, [len(ids) for _, ids in samples], how, most)
+                differences = (old - sampler).abs()
+        tensors = (old, advantage.to(device), weight.to(device))
+        objective = Objective(*tensors, reference, recipe.epsilon, recipe.beta, importance)
+        return _Chunk(forest, objective, differences)
 
-    def _reference(self, trainer: Trainer, forest: Forest) -> Tensor:
-        """Log-probabilities under the reference, [K]."""
+    def _scored(self, trainer: Trainer, forest: Forest, model: Any) -> Tensor:
+        """Log-probabilities [K] under a model, None being the policy."""
         recipe, temperature = self.recipe, self.recipe.sampling.temperature
-        model = trainer.backbone.model if self.reference is None else self.reference
-        with without_lora(model) if self.reference is None else nullcontext():
-            if recipe.forest == "recursive":
-                return recursive.scored(model, forest, recipe.chunk_tokens, temperature=temperature)[0]
-            # A policy that is split can be called as a whole only.
-            call = trainer.policy if self.reference is None else partial(packed.scored, model)
-            found: Tensor = call(forest, temperature=temperature)[0]
-            return found
+        if recipe.forest == "recursive":
+            whole = trainer.backbone.model if model is None else model
+            return recursive.scored(whole, forest, recipe.chunk_tokens, temperature=temperature)[0]
+        # A policy that is split can be called as a whole only.
+        call = trainer.policy if model is None else partial(packed.scored, model)
+        found: Tensor = call(forest, temperature=temperature)[0]
+        return found
 
     def _optimise(self, trainer: Trainer, chunks: Sequence[_Chunk]) -> dict[str, float]:
         """One optimizer step on all chunks. The loss is the sum over processes, and so is its gradient."""
@@ -252,9 +236,9 @@ class GrpoUpdate:
         loss, distance, entropy, clipped, count, computed, repeated = accelerator.reduce(sums.to(accelerator.device)).tolist()
         norm = trainer.step(loss)
         count = max(count, 1.0)
-        figures = {"loss": loss, "grad_norm": norm, "entropy": entropy / count, "clipped": clipped / count}
-        figures |= {"kl": distance / count} if self.recipe.beta > 0 else {}
-        return figures | {"tokens": computed, "repeated_tokens": repeated}
+        found = {"loss": loss, "grad_norm": norm, "entropy": entropy / count, "clipped": clipped / count}
+        found |= {"kl": distance / count} if self.recipe.beta > 0 else {}
+        return found | {"tokens": computed, "repeated_tokens": repeated}
 
     def _syncs(self, accelerator: Accelerator, last: bool) -> bool:
         """Whether gradients are added up over processes in this backward pass: in the last, and where they are split."""
@@ -285,20 +269,13 @@ def _add_up(policy: torch.nn.Module, accelerator: Accelerator) -> None:
         parameter.grad = part.view_as(parameter)
 
 
-def _figures(records: Sequence[Mapping[str, Any]], size: int) -> dict[str, float]:
-    """Means over all rollouts of a step: rewards, lengths in tokens, right answers on easy and on hard pairs."""
-    rollouts = len(records) * size
-    figures = {"reward": sum(record["reward"] for record in records) / rollouts}
-    for name in records[0]["rewards"]:
-        figures[f"reward_{name}"] = sum(record["rewards"][name] for record in records) / rollouts
-    figures["equal_groups"] = _mean([float(record["equal"]) for record in records])
-    for name, easy in (("easy", True), ("hard", False)):
-        passed = [record["passed"] / size for record in records if record["easy"] is easy]
-        figures |= {f"accuracy_{name}": _mean(passed)} if passed else {}
-    figures["length"] = sum(record["tokens"] for record in records) / rollouts
-    figures["cut"] = sum(record["cut"] for record in records) / rollouts
-    return figures
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _sampler(chunks: Sequence[_Chunk]) -> dict[str, float]:
+    """How far the sampler was from the policy, by all processes."""
+    nothing = torch.zeros(0)
+    found = [(nothing, nothing)]
+    for chunk in chunks:
+        weights, differences = chunk.objective.importance, chunk.differences
+        if weights is not None and differences is not None and bool(chunk.objective.weight.any()):
+            found.append((differences.cpu(), weights.cpu()))
+    all_differences, all_weights = zip(*gather_object(found), strict=True)
+    return sampler_figures(torch.cat(all_differences), torch.cat(all_weights))

@@ -1,47 +1,40 @@
 """vLLM as the engine: the same prompts, the same answers, computed by a server's machinery in processes of its own.
 
-vLLM gets our tokens, and pictures that have already the size in which our processor would show them. Its prefix cache then
-does what the forest does here: instruction and document are computed once for all pairs, a trace once for all its labels.
+Its prefix cache does what the forest does here: instruction and document are computed once for all pairs, a trace once for all
+its labels.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import groupby
-from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from transformers import GenerationConfig
 
 from more_r1.document import DocumentError
 from more_r1.models.decode import picture_ids
 from more_r1.models.engine import EngineError
 from more_r1.models.labels import branches
-from more_r1.models.lifeline import end_with_me
-from more_r1.models.load import Manner, ModelError, load_manner
-from more_r1.models.processor import MAX_ASPECT
+from more_r1.models.load import Manner, load_manner
 from more_r1.models.sampling import STOP, Sampling
+from more_r1.models.vllm.prompt import VllmPrompt, vllm_prompt
+from more_r1.models.vllm.start import Started, start_vllm
 from more_r1.reasoning.pattern import ANSWER, TRACE, WORDS, beginning, steps_so_far
-from more_r1.reasoning.prompt import Picture, Prompt
+from more_r1.reasoning.prompt import Prompt
 from more_r1.reasoning.trace import STEPS, parse_trace
 from more_r1.schema import Schema
 
 if TYPE_CHECKING:
-    from vllm import LLM, CompletionOutput, SamplingParams
+    from vllm import CompletionOutput, SamplingParams
 
-# Prompt and completion; what vLLM must be able to hold of one.
-MODEL_TOKENS = 8192
 # Tokens that a step gets where the model left no room for it.
 _LEAST = 8
 # Tokens whose log-probabilities vLLM says in one request.
 _NAMES = 128
-_CPU_CACHE_BYTES = 2**30
 
 
 @dataclass
@@ -56,19 +49,12 @@ class _Row:
 class Vllm:
     """A model that vLLM holds; an Engine. `close` ends its processes, which otherwise end with this one."""
 
-    def __init__(self, llm: LLM, manner: Manner, stops: frozenset[int], room: int, processes: Sequence[int]) -> None:
-        """`stops`: the tokens that end a completion. `room`: tokens of a prompt and its completion at most. `processes`: the
-        engine's, which must not outlive this one."""
-        self.llm, self.room, self._stops = llm, room, stops
+    def __init__(self, started: Started, manner: Manner, stops: frozenset[int]) -> None:
+        """`stops`: the tokens that end a completion."""
+        self.llm, self.room, self.close = started.llm, started.room, started.close
         self.encoder, self.form, self.temperature = manner.encoder, manner.form, manner.temperature
-        self._watcher = end_with_me(processes)
+        self._stops = stops
         self._banned = dict.fromkeys(picture_ids(manner.config), -100.0)
-
-    def close(self) -> None:
-        """End vLLM's processes."""
-        self.llm.llm_engine.engine_core.shutdown()
-        self._watcher.kill()
-        self._watcher.wait()
 
     def generate(
         self,
@@ -189,18 +175,17 @@ class Vllm:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         requests, wholes = [], []
-        prepared: dict[Prompt, tuple[list[int], dict[str, Any]]] = {}
+        prepared: dict[Prompt, VllmPrompt] = {}
         for (prompt, behind), each in zip(asked, params, strict=True):
             if prompt not in prepared:
-                prepared[prompt] = self._prepare(prompt)
-            ids, request = prepared[prompt]
-            wholes.append([*ids, *behind])
+                prepared[prompt] = vllm_prompt(self.encoder, prompt)
+            wholes.append([*prepared[prompt].ids, *behind])
             if len(wholes[-1]) + (each.max_tokens or 0) > self.room:
                 raise DocumentError(
                     f"{len(wholes[-1])} tokens and {each.max_tokens} to come are above the {self.room} that vLLM was started "
                     "with; shorten the text, or in Python give load_vllm a larger max_model_len"
                 )
-            requests.append(request | {"prompt_token_ids": [*request["prompt_token_ids"], *behind]})
+            requests.append(prepared[prompt].request(behind))
         try:
             outputs = self.llm.generate(requests, list(params), use_tqdm=False)
         except EngineDeadError as error:
@@ -213,24 +198,6 @@ class Vllm:
                 raise EngineError("vLLM reads a prompt as other tokens than ours; use the vLLM of the docs, or --engine local")
             yield output.outputs[0]
 
-    def _prepare(self, prompt: Prompt) -> tuple[list[int], dict[str, Any]]:
-        """The tokens of a prompt, and the prompt as vLLM takes it: it multiplies the tokens of pictures itself."""
-        ids = [id for segment in self.encoder.prompt(prompt) for id in segment.ids]
-        single = [one for id, run in groupby(ids) for one in ([id] if id == self.encoder.image_id else run)]
-        pictures = [self._shown(picture) for picture in prompt.pictures]
-        if not pictures:
-            return ids, {"prompt_token_ids": single}
-        # Else vLLM would do so itself, for every request.
-        names = [sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest() for picture in pictures]
-        data = {"multi_modal_data": {"image": pictures}, "multi_modal_uuids": {"image": names}}
-        return ids, {"prompt_token_ids": single, **data}
-
-    def _shown(self, picture: Picture) -> Image.Image:
-        """The picture at the size in which the processor shows it."""
-        patch: int = self.encoder.processor.image_processor.patch_size
-        _, rows, columns = self.encoder.pixels(picture)[1].tolist()
-        return picture.load().resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
-
     def _ids(self, text: str) -> list[int]:
         return list(self.encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -239,59 +206,15 @@ class Vllm:
 
 
 def load_vllm(name_or_dir: str | Path, **options: Any) -> Vllm:
-    """Start vLLM with a Qwen2.5-VL, named as for `load_backbone`; `options` are vLLM's own (EngineArgs), as in
-    `tensor_parallel_size=4`. A script that calls this needs `if __name__ == "__main__":`, for vLLM starts processes.
-
-    The CPU computes in float32, as it does without vLLM. Raises ModelError, and EngineError if vLLM is missing or does not
-    start.
-    """
+    """Start vLLM with a Qwen2.5-VL, named as for `load_backbone`; see `start_vllm`, which raises what this raises."""
     manner = load_manner(name_or_dir)
-    if manner.config.model_type != "qwen2_5_vl":
-        raise ModelError(f"{manner.name}: --engine vllm is tried with Qwen2.5-VL only; leave it out")
-    # Its messages must not get among our output, nor figures of its use out of the house.
-    settings = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-    for key, value in settings.items():
-        os.environ.setdefault(key, value)
-    try:
-        from vllm import LLM
-        from vllm.platforms import current_platform
-    except ImportError as error:
-        raise EngineError(f"--engine vllm needs vLLM ({error}); pip install 'more-r1[vllm]'") from error
-    unit = manner.encoder.processor.image_processor.patch_size * manner.encoder.merge
-    # A sliver has its whole length in patches even where few pixels are allowed.
-    most = max(manner.form.whole_pixels, manner.form.crop_pixels, MAX_ASPECT * unit**2)
-    room = min(MODEL_TOKENS, manner.config.text_config.max_position_embeddings)
-    ours: dict[str, Any] = {
-        "max_model_len": room,
-        "load_format": "safetensors",
-        "limit_mm_per_prompt": {"image": 2, "video": 0},
-        # Pictures come at their size.
-        "mm_processor_kwargs": {"do_resize": False, "size": {"shortest_edge": unit**2, "longest_edge": most}},
-        "disable_log_stats": False,
-    }
-    if current_platform.is_cpu():
-        # Whole prompts: vLLM dies of a draw with a seed (0.32, "CPU Generator does not use offset") when it splits its prompt.
-        whole = max(room, int(options.get("max_model_len", room)))
-        ours |= {"dtype": "float32", "enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": whole}
-        if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            ours["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
+    started = start_vllm(manner, **options)
     try:
         stops = GenerationConfig.from_pretrained(manner.name).eos_token_id
     except OSError:  # a folder need not have one
         stops = None
-    before = {child.pid for child in active_children()}
-    try:
-        llm = LLM(manner.name, enable_prefix_caching=True, **(ours | options))
-    except Exception as error:  # in its own process, and for many reasons
-        reason = " ".join(str(error).split())[:300]
-        raise EngineError(
-            f"{manner.name}: vLLM does not start ({reason}); its own messages say why. If memory is short, free some, or in "
-            "Python give load_vllm a smaller max_model_len or gpu_memory_utilization"
-        ) from error
     known = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    processes = [child.pid for child in active_children() if child.pid and child.pid not in before]
-    room = int((ours | options)["max_model_len"])
-    return Vllm(llm, manner, frozenset([manner.encoder.eos_id, *known]), room, processes)
+    return Vllm(started, manner, frozenset([manner.encoder.eos_id, *known]))
 
 
 def _held(pattern: str) -> dict[str, Any]:
