@@ -5,8 +5,8 @@
 
 All begin from the embedded base. Zero-shot, it is asked as it is. Every seed has a draw of 25 % of the pairs of its own, the
 same for answers alone, the classification head and the six steps; epochs are equal. Stage 2 goes on from that seed's stage 1
-on the pairs that it left, by the pass rates of four drawn answers each. The best checkpoint is picked on valid and evaluated
-once on test and test_new. Runs are resumed, and finished ones are left alone; `--systems` runs some of them, the tables show
+on 4,000 of the pairs that it left, by the pass rates of four drawn answers each. The best checkpoint is picked on valid and
+evaluated once on test and test_new. Runs are resumed, and finished ones are left alone; `--systems` runs some of them, the tables show
 what is there: means and deviations over seeds, and the difference in F1 by a paired bootstrap over documents.
 
 A seed takes about 35 minutes of one core for answers alone and six steps, 10 for the head, and more than an hour for stage 2.
@@ -30,7 +30,7 @@ ZERO, STAGE1, STAGE2 = "zero-shot", "reasoning", "stage 2"
 SFT = {"answer only": "recipes/tiny-answer.yaml", "head": "recipes/tiny-head.yaml", STAGE1: "recipes/tiny-sft.yaml"}
 SYSTEMS = [ZERO, *SFT, STAGE2]
 # Stage 1 knows most pairs here, so that pairs which are right by chance are what there is to learn from.
-MEASURE = ["samples=4", "share=0.25"]
+MEASURE = ["samples=4", "share=0.25", "limit=4000"]
 TEACH = ["mixing={preset: raw, weighting: pass_rate}", "group=8", "batch_pairs=64", "lr=5e-5", "beta=0", "most_steps=75"]
 TEACH += ["epochs=99", "validate_every=25", "valid_pairs=1000", "checkpoint_every=10"]
 

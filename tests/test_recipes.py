@@ -24,13 +24,10 @@ from more_r1.training.plan.memory import Sharding
 from more_r1.training.plan.stages import Costed
 from more_r1.training.recipe import RecipeError, load_recipe
 from more_r1.training.samples import read_samples
-from more_r1.training.sft import SftRecipe
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(file.name for file in FOLDER.glob("more-*.yaml"))
 PARAMETERS = {"7b": 8_292_166_656, "3b": 3_754_622_976}
-ADAPTERS = pytest.mark.skipif("lora" not in SftRecipe.model_fields, reason="stage 1 has no adapters yet")
-EACH = [pytest.param(name, marks=ADAPTERS) if "lora" in name else name for name in RECIPES]
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +48,7 @@ def test_there_are_the_recipes_that_the_docs_name() -> None:
     assert [f"more-qwen2.5-vl-{kind}.yaml" for kind in ("3b", "7b-lora-24gb", "7b-lora-80gb", "7b")] == RECIPES
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", RECIPES)
 def test_dry_run(name: str, backbones: dict[str, Path], benchmark_dir: Path, tmp_path: Path) -> None:
     overrides = asked(backbones, name, benchmark_dir, tmp_path / "run")
     done = CliRunner().invoke(app, ["train", str(FOLDER / name), *overrides, "--dry-run"], catch_exceptions=False)
@@ -64,7 +61,7 @@ def test_dry_run(name: str, backbones: dict[str, Path], benchmark_dir: Path, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", RECIPES)
 def test_what_a_recipe_is_meant_for_is_enough(name: str, backbones: dict[str, Path]) -> None:
     """Memory as the header says; the paper's settings where they can be had."""
     recipe = load_recipe(FOLDER / name, [f"model={backbones[size_of(name)]}"], TrainRecipe)
@@ -171,7 +168,7 @@ def _empty(folder: Path) -> Path:
 
 
 @pytest.mark.skipif("MORE_R1_RECIPES" not in os.environ, reason="minutes: make test-recipes")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=ADAPTERS) if "lora" in name else name for name in RECIPES[1:]])
+@pytest.mark.parametrize("name", RECIPES[1:])
 def test_a_small_model_runs_the_recipe(name: str, tmp_path: Path) -> None:
     """All stages on 200 documents, with a model of the same structure and fewer steps."""
     data, model, out = tmp_path / "data", small_model(tmp_path / "model"), tmp_path / "run"
