@@ -31,7 +31,6 @@ from more_r1.schema import NONE, Schema
 from more_r1.training.learner import Trainer, learn
 from more_r1.training.objective import Average, Importance
 from more_r1.training.rewards import RewardWeights
-from more_r1.training.rollouts import VllmRecipe
 from more_r1.training.run import Run
 from more_r1.training.samples import Asked, Sample, read_samples
 from more_r1.training.update import Groups, GrpoUpdate, UpdateRecipe
@@ -157,7 +156,7 @@ def our_steps(
         patch.setattr(update, "sample", sample)
         patch.setattr(Trainer, "step", step)
         patch.setattr(figures, "_TWO_MODELS", math.inf)
-        elsewhere: Any = Sampler() if isinstance(recipe.rollout, VllmRecipe) else None
+        elsewhere: Any = Sampler() if recipe.rollout == "vllm" else None
         learned = GrpoUpdate(recipe, SCHEMA, reference, elsewhere)
         learn(backbone, recipe, Run(recipe, recipe.out), batches, [rate] * ROUNDS, learned)
     events = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text().splitlines()]
@@ -206,7 +205,7 @@ def total(lengths: Mapping[str, float]) -> float:
 def test_steps_equal_trl(case: str, rounds: list[list[Question]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     beta, passes, average, temperature, lora, importance = CASES[case]
-    vllm = VllmRecipe(importance=importance, most_importance=MOST) if importance else None
+    weighted = {"rollout": "vllm", "importance": importance, "most_importance": MOST} if importance else {}
     recipe = UpdateRecipe(
         out=tmp_path / "packed",
         group=GROUP,
@@ -220,7 +219,7 @@ def test_steps_equal_trl(case: str, rounds: list[list[Question]], tmp_path: Path
         betas=(0.9, 0.98),
         clip=CLIP,
         chunk_tokens=300,
-        rollout=vllm or "local",
+        **weighted,
     )
     rate = 5e-4 if lora else 1e-4
     start = trained(fresh(lora))
@@ -229,6 +228,11 @@ def test_steps_equal_trl(case: str, rounds: list[list[Question]], tmp_path: Path
     assert len(theirs.losses) == ROUNDS * passes and len(set(theirs.norms)) == ROUNDS * passes
     if beta > 0:
         assert theirs.figures["kl"][-1] > 0.1 and (min(theirs.figures["clipped"]) > 0.01) == (passes == 2)
-    assert_equal(our_steps(rounds, recipe, rate, lora, monkeypatch), theirs, start)
+    ours = our_steps(rounds, recipe, rate, lora, monkeypatch)
+    if importance:
+        weights = {name: ours.figures[f"importance_{name}"] for name in ("min", "max")}
+        assert min(weights["min"]) == 0 if importance.endswith("mask") else max(weights["max"]) == pytest.approx(MOST)
+        assert max(weights["max"]) > 0.5, "not all are cut off"
+    assert_equal(ours, theirs, start)
     pieces = recipe.model_copy(update={"out": tmp_path / "recursive", "forest": "recursive", "chunk_tokens": 60})
     assert_equal(our_steps(rounds, pieces, rate, lora, monkeypatch), theirs, start)

@@ -23,7 +23,6 @@ from more_r1.models.processor import ImageTextProcessor
 from more_r1.reasoning.prompt import Prompt
 from more_r1.schema import Schema
 from more_r1.training.rewards import rewards
-from more_r1.training.rollouts import VllmRecipe
 from more_r1.training.samples import Sample
 from more_r1.training.update import UpdateRecipe
 
@@ -71,7 +70,7 @@ def trl_steps(
 ) -> Steps:
     """Train the model in `folder` on these rounds of questions. `start`: with LoRA, what its adapters are to begin with;
     `sampler`: the log-probabilities of the completions of a question where vLLM is said to have drawn them."""
-    vllm = recipe.rollout if isinstance(recipe.rollout, VllmRecipe) else None
+    vllm = recipe.rollout == "vllm"
     processor = ImageTextProcessor.from_pretrained(folder)
     (most,) = {picture.pixels for questions in rounds for question in questions for picture in question.prompt.pictures}
     processor.image_processor.size["longest_edge"] = most
@@ -114,8 +113,8 @@ def trl_steps(
         beta=recipe.beta,
         use_bias_correction_kl=False,  # TRL's default multiplies the divergence by the ratio (DeepSeek-V3.2); GRPO does not
         temperature=recipe.sampling.temperature,
-        **({"vllm_importance_sampling_mode": vllm.importance} if vllm else {}),
-        **({"vllm_importance_sampling_clip_max": vllm.most_importance} if vllm else {}),
+        **({"vllm_importance_sampling_mode": recipe.importance} if vllm else {}),
+        **({"vllm_importance_sampling_clip_max": recipe.most_importance} if vllm else {}),
     )
     trainer = GRPOTrainer(
         model=str(folder),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import more_r1.training.grpo as grpo
 import more_r1.training.update as update
+from more_r1.models.sampling import Rollout
 from more_r1.training.grpo import GrpoRecipe, run_grpo
+from more_r1.training.learner import Trainer
 from more_r1.training.run import Run
 
 # What a step goes through, in this order; between two of them it validates, measures anew, or makes its batch.
@@ -19,7 +22,19 @@ def child(settings: dict[str, Any], environment: dict[str, str], phases: Any = N
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if phases is not None:
         _tell(phases)
+    grpo.elsewhere = lambda *_: Elsewhere()  # type: ignore[assignment]
     run_grpo(GrpoRecipe.model_validate(settings))
+
+
+class Elsewhere:
+    """Stands in for vLLM: draws as the policy does."""
+
+    def sample(self, trainer: Trainer, *asked: Any) -> list[list[Rollout]]:
+        with trainer.whole():
+            return update.sample(trainer.backbone, *asked)
+
+    def close(self) -> None:
+        pass
 
 
 def _tell(phases: Any) -> None:

@@ -44,16 +44,14 @@ def test_two_halves_learn_what_one_learns(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
-def test_two_halves_draw_and_learn_what_one_does(
-    halfway: Halfway, tmp_path: Path, lora: dict[str, int] | None, kind: str
-) -> None:
+@pytest.mark.parametrize("own", [{}, {"lora": {"rank": 4}}, {"rollout": "vllm"}], ids=["full", "lora", "elsewhere"])
+def test_two_halves_draw_and_learn_what_one_does(halfway: Halfway, tmp_path: Path, own: dict[str, Any], kind: str) -> None:
     """Of five pairs a step the processes have unequal parts, in unequal numbers of chunks."""
     alone, together = tmp_path / "alone", tmp_path / "together"
     for out, processes in ((alone, 1), (together, 2)):
         given: dict[str, Any] = {"batch_pairs": 5, "group": 4, "passes": 2, "sampling": {}, "epochs": 1, "most_steps": 3}
-        given |= {"chunk_tokens": 200, "checkpointing": True, "lora": lora, "beta": 0.02, "valid_pairs": 4}
-        recipe = halfway.grpo(out, **given)
+        given |= {"chunk_tokens": 200, "checkpointing": True, "beta": 0.02, "valid_pairs": 4}
+        recipe = halfway.grpo(out, **given, **own)
         joined(launch(stage2.child, processes, recipe.model_dump(mode="json"), split=environment(kind)))
     assert any(abs(event["loss"]) > 1e-4 for event in log(alone) if "loss" in event)
     assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))

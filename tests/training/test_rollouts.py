@@ -34,6 +34,7 @@ from more_r1.training.rollouts import VllmRecipe
 
 Step = tuple[list[Prompt], list[list[Rollout]]]
 LORA = {"rank": 4, "alpha": 8.0}
+ADDRESSES = ("http://user:hunter2@host", "host", "ftp://host", "'http://[::1'", "http://host:port", "http://", "http://a b")
 
 
 class Replay:
@@ -61,10 +62,11 @@ class Replay:
             said = [one.logprobs for group in groups for one in group]
             for own, other in zip(found, said, strict=True):
                 assert own.tolist() == pytest.approx(other, abs=1e-4), "the weights are those that draw now"
-        drawn = [
-            [Drawn(one.ids, tuple(p + self.off for p in one.logprobs), not one.ended) for one in group] for group in groups
-        ]
+        drawn = [[self.drawn(one) for one in group] for group in groups]
         return [(list(prompt.ids), group) for prompt, group in zip(prompts, drawn, strict=True)]
+
+    def drawn(self, one: Rollout) -> Drawn:
+        return Drawn(one.ids, tuple(p + self.off for p in one.logprobs), "stop" if one.ended else "length")
 
     def take_weights(self, folder: Path) -> None:
         assert (folder / "config.json").is_file()
@@ -106,9 +108,9 @@ def elsewhere(halfway: Halfway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def run(steps: Sequence[Step], off: float = 0.0, **settings: Any) -> tuple[Learned, Replay]:
         machine = Replay(steps, off)
-        monkeypatch.setattr(rollouts, "Here", lambda manner, lora, gpu: machine)
+        monkeypatch.setattr(rollouts, "Here", lambda manner, lora, gpu, options: machine)
         try:
-            return run_grpo(halfway.grpo(tmp_path / "elsewhere", **{"rollout": "vllm", **settings})), machine
+            return run_grpo(halfway.grpo(tmp_path / "elsewhere", rollout="vllm", **settings)), machine
         finally:
             assert machine.closed and not (tmp_path / "elsewhere" / "rollouts").exists()
 
@@ -140,8 +142,7 @@ def test_draws_that_are_off_are_weighted(
     settings = {"epochs": 1, "batch_pairs": 18}
     first, drawn = local(**settings)
     # Each token is said to have been less likely than it was.
-    rollout = {"importance": how, "most_importance": 1.05}
-    second, _ = elsewhere(drawn, -0.1, rollout=rollout, **settings)
+    second, _ = elsewhere(drawn, -0.1, importance=how, most_importance=1.05, **settings)
     (one,), (two,) = ([event for event in events(done.out) if "loss" in event] for done in (first, second))
     assert two["sampler_difference"] == pytest.approx(0.1, abs=1e-3)
     assert (two["importance_min"], two["importance_max"]) == pytest.approx((weight, weight))
@@ -181,24 +182,53 @@ def test_prompts_that_are_read_otherwise_stop_the_run(
         elsewhere(drawn, epochs=1)
 
 
+def test_rollouts_that_were_not_finished_stop_the_run(
+    local: Callable[..., tuple[Learned, list[Step]]], elsewhere: Replayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vLLM says of what it was drawing when it was paused, or ended kindly."""
+    _, drawn = local(epochs=1)
+    for ids in ((), (5,)):
+        monkeypatch.setattr(Replay, "drawn", lambda self, one, ids=ids: Drawn(ids, (-1.0,) * len(ids), "abort"))
+        with pytest.raises(EngineError, match=r"has not finished its rollouts \(abort\)"):
+            elsewhere(drawn, epochs=1)
+
+
+def test_weights_of_ones_own_folder_leave_all_else_alone(
+    local: Callable[..., tuple[Learned, list[Step]]], elsewhere: Replayed, tmp_path: Path
+) -> None:
+    place = tmp_path / "mine"
+    (place / "rollouts").mkdir(parents=True)
+    (place / "rollouts" / "thesis.txt").write_text("years of work")
+    _, drawn = local(epochs=1)
+    _, machine = elsewhere(drawn, epochs=1, vllm={"weights": place})
+    assert {folder.parent for folder in machine.given} == {place}
+    assert [file.name for file in place.rglob("*")] == ["rollouts", "thesis.txt"]
+
+
 def test_recipes_say_who_draws(tmp_path: Path) -> None:
     where = "model: tiny\ndata: d\ndifficulty: f\nout: o\n"
     file = tmp_path / "grpo.yaml"
-    server = VllmRecipe(server="http://localhost:8000", importance="none")
-    for text, rollout in (
-        ("", "local"),
-        ("rollout: vllm\n", VllmRecipe()),
-        ("rollout: {server: 'http://localhost:8000', importance: none}\n", server),
-    ):
-        file.write_text(where + text)
-        assert load_recipe(file, [], GrpoRecipe).rollout == rollout
-        again = GrpoRecipe.model_validate(json.loads(load_recipe(file, [], GrpoRecipe).model_dump_json()))
-        assert again.rollout == rollout
     file.write_text(where)
-    for override, said in (("rollout=vlm", "rollout"), ("rollout.sever=x", "did you mean rollout.server")):
+    assert load_recipe(file, [], GrpoRecipe).rollout == "local"
+    told = load_recipe(file, ["rollout=vllm", "vllm.server=http://localhost:8000", "importance=none"], GrpoRecipe)
+    assert told.vllm == VllmRecipe(server="http://localhost:8000") and told.importance == "none"
+    assert GrpoRecipe.model_validate(json.loads(told.model_dump_json())) == told
+    for overrides, said in (
+        (["rollout=vlm"], "rollout: Input should be 'local' or 'vllm'"),
+        (["rollout=vllm", "vllm.sever=x"], "did you mean vllm.server"),
+        (["vllm.server=http://localhost:8000"], r"vllm\.\* are of rollout=vllm"),
+        (["rollout=vllm", "sampling.top_p=0.9"], r"rollout=vllm needs sampling\.top_p=1"),
+        (["rollout=vllm", "most_importance=.inf"], "most_importance"),
+        (["rollout=vllm", "vllm.options={logprobs_mode: raw_logprobs}"], "logprobs_mode follow from the rest"),
+        (
+            ["rollout=vllm", "vllm.server=http://localhost", "vllm.options={seed: 1}"],
+            r"vllm\.options are of a vLLM that is started here",
+        ),
+        *((["rollout=vllm", f"vllm.server={bad}"], "no plain address") for bad in ADDRESSES),
+    ):
         with pytest.raises(RecipeError, match=said) as raised:
-            load_recipe(file, [override], GrpoRecipe)
-        assert "\n" not in str(raised.value)
+            load_recipe(file, overrides, GrpoRecipe)
+        assert "\n" not in str(raised.value) and "hunter2" not in str(raised.value)
 
 
 def test_vllm_that_is_not_installed_costs_one_line(halfway: Halfway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +264,7 @@ def stranger() -> Iterator[tuple[str, dict[str, tuple[int, str]]]]:
 
 
 def test_a_server_that_is_not_as_it_must_be_costs_one_line(
-    halfway: Halfway, tmp_path: Path, stranger: tuple[str, dict[str, tuple[int, str]]]
+    halfway: Halfway, tmp_path: Path, stranger: tuple[str, dict[str, tuple[int, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, said = stranger
     models = json.dumps({"data": [{"id": "m", "parent": None, "max_model_len": 4096}]})
@@ -250,11 +280,11 @@ def test_a_server_that_is_not_as_it_must_be_costs_one_line(
     info = "/server_info?config_format=json"
     start = r"; start it as VLLM_SERVER_DEV_MODE=1 .*vllm serve .*--logprobs-mode processed_logprobs"
     for answers, lora, message in (
-        ({}, None, f"does not know /v1/models{start}"),
+        ({}, None, f"does not know /v1/models .*{start}"),
         ({"/v1/models": (200, "<html>")}, None, f"answers no JSON at /v1/models{start}"),
         ({"/v1/models": (200, "[]")}, None, f"does not answer as vLLM 0.32 does{start}"),
         ({"/v1/models": (500, "sorry\nsorry")}, None, "/v1/models fails .500: sorry sorry"),
-        ({"/v1/models": (200, models)}, None, f"does not know .server_info.*{start}"),
+        ({"/v1/models": (200, models)}, None, f"does not know /server_info.*{start}"),
         ({info: config(model_config={"logprobs_mode": "raw_logprobs"})}, None, f"by which it does not draw{start}"),
         ({info: config()}, LORA, f"has no room for adapters of rank 4{start}.*--enable-lora --max-lora-rank 8"),
         ({info: config(device_config={"device": "cpu"})}, None, "a head that is tied to the embedding"),
@@ -262,12 +292,20 @@ def test_a_server_that_is_not_as_it_must_be_costs_one_line(
         said.clear()
         said.update({"/v1/models": (200, models), **answers} if answers else {})
         with pytest.raises(EngineError, match=message) as raised:
-            run_grpo(halfway.grpo(tmp_path / "run", rollout={"server": url}, lora=lora))
+            run_grpo(halfway.grpo(tmp_path / "run", rollout="vllm", vllm={"server": url}, lora=lora))
         assert url in str(raised.value) or "tied" in message
         assert "\n" not in str(raised.value)
-    with pytest.raises(EngineError, match="does not answer") as raised:
-        run_grpo(halfway.grpo(tmp_path / "run", rollout={"server": "http://127.0.0.1:9"}))
-    assert "vllm serve" in str(raised.value) and "\n" not in str(raised.value)
-    with pytest.raises(RecipeError, match=r"rollout\.options are of a vLLM that is started here"):
-        run_grpo(halfway.grpo(tmp_path / "run", rollout={"server": url, "options": {"block_size": 32}}))
+    monkeypatch.setenv("VLLM_API_KEY", "sk-hunter2\n")
+    said.clear()
+    said["/v1/models"] = (401, "no such key: sk-hunter2")
+    for address, message in (
+        (url, "/v1/models fails .401: no such key: \\.\\.\\."),
+        ("http://127.0.0.1:9", "does not answer .*vllm serve"),
+    ):
+        with pytest.raises(EngineError, match=message) as raised:
+            run_grpo(halfway.grpo(tmp_path / "run", rollout="vllm", vllm={"server": address}))
+        assert "hunter2" not in str(raised.value) and "\n" not in str(raised.value)
+    monkeypatch.setenv("VLLM_API_KEY", "schlüssel")
+    with pytest.raises(EngineError, match="VLLM_API_KEY: has other characters"):
+        run_grpo(halfway.grpo(tmp_path / "run", rollout="vllm", vllm={"server": url}))
     assert not (tmp_path / "run").exists()

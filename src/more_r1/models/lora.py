@@ -78,6 +78,7 @@ def save_adapter(model: nn.Module, folder: Path, base: str) -> None:
     # peft's own names of the weights: below its wrapper, and without the adapter's name.
     weights = {f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.contiguous() for name, tensor in found.items()}
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors makes private what others may read
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from more_r1.training.measured import Measured, line, read_difficulty, read_figu
 from more_r1.training.mixing import Mixing, order
 from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import rewards
-from more_r1.training.rollouts import VllmRecipe, elsewhere
+from more_r1.training.rollouts import elsewhere
 from more_r1.training.run import Run
 from more_r1.training.samples import Asked, Sample, read_samples, some, validate
 from more_r1.training.update import Groups, GrpoUpdate, UpdateRecipe
@@ -178,8 +178,8 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     console.print(f"{figures.easy} easy and {figures.hard} hard pairs; {len(batches)} steps", soft_wrap=True)
     asked = some(valid, recipe.valid_pairs, recipe.draw_seed)
     drawing = None
-    if isinstance(recipe.rollout, VllmRecipe):
-        drawing = elsewhere(recipe.rollout, backbone, recipe.model, recipe.lora, recipe.out, save)
+    if recipe.rollout == "vllm":
+        drawing = elsewhere(recipe.vllm, backbone, recipe.model, recipe.lora, recipe.out, save)
     with closing(drawing) if drawing is not None else nullcontext():
         return learn(
             backbone,

@@ -7,38 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from more_r1.models.load import Backbone, load_manner
 from more_r1.models.lora import Lora, save_adapter
 from more_r1.models.sampling import Rollout, Sampling
-from more_r1.models.vllm.rollouts import Here, VllmRollouts
+from more_r1.models.vllm.rollouts import OURS, Here, VllmRollouts
 from more_r1.models.vllm.server import Server
 from more_r1.reasoning.prompt import Prompt
 from more_r1.training.examples import launched
 from more_r1.training.learner import Trainer
-from more_r1.training.objective import Importance
-from more_r1.training.recipe import Recipe, RecipeError
+from more_r1.training.recipe import Recipe
 
 
 class VllmRecipe(Recipe):
-    """Rollouts by vLLM."""
+    """Where vLLM is."""
 
     server: str | None = None
     """The address of a `vllm serve`, as in http://localhost:8000; without it vLLM is started beside the training."""
     weights: Path | None = None
     """Where the folder is made through which vLLM gets new weights; a server must see it at the same path. Best in memory, as
-    in /dev/shm/NAME. Without it, in the run folder."""
-    importance: Importance = "sequence_mask"
-    """How rollouts are weighted, for vLLM's kernels do not draw from quite the policy; see `objective.importance_weights`."""
-    most_importance: float = Field(default=3.0, gt=0)
-    """Weights above it are cut off, or their rollouts are."""
+    in /dev/shm. Without it, in the run folder."""
     options: dict[str, Any] = Field(default_factory=dict)
     """vLLM's own (EngineArgs) where it is started here, as in {gpu_memory_utilization: 0.4}."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.server is not None and not _is_address(self.server):
+            # Not said: it may have a password, which would also be written down with the run.
+            raise ValueError("vllm.server is no plain address as http://localhost:8000; a key comes from VLLM_API_KEY")
+        if self.server is not None and self.options:
+            raise ValueError("vllm.options are of a vLLM that is started here; give them to the command that starts the server")
+        if ours := sorted(OURS & self.options.keys()):
+            raise ValueError(f"vllm.options: {', '.join(ours)} follow from the rest of the recipe; leave them out")
+        return self
 
 
 @dataclass(frozen=True)
@@ -78,21 +86,34 @@ class Elsewhere:
             rmtree(self.folder, ignore_errors=True)
 
 
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        plain = "@" not in text and text.isprintable() and " " not in text
+        return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def elsewhere(
     recipe: VllmRecipe, backbone: Backbone, model: str, lora: Lora | None, run: Path, save: Callable[[Path], None]
 ) -> Elsewhere:
     """What draws by this recipe for a run, whose model was loaded from `model` and is written by `save`.
 
-    Raises RecipeError for options of a vLLM that is not started here; ModelError and EngineError.
+    Raises ModelError and EngineError.
     """
-    manner = replace(load_manner(model), form=backbone.form)
-    folder = (recipe.weights or run) / "rollouts"
+    manner, process = replace(load_manner(model), form=backbone.form), launched()
+    folder = run / "rollouts"
+    if recipe.weights is not None:
+        # Ours by its name, and no other run's.
+        folder = recipe.weights / f"more-r1-{sha256(str(run.resolve()).encode()).hexdigest()[:12]}"
+    if process.is_main_process:
+        for broken in folder.parent.glob(f".{folder.name}-*"):
+            rmtree(broken, ignore_errors=True)  # what a kill left half written
     if recipe.server is None:
-        machine: Here | Server = Here(manner, lora, launched().local_process_index, **recipe.options)
-    elif recipe.options:
-        raise RecipeError("rollout.options are of a vLLM that is started here; give them to the command that starts the server")
+        machine: Here | Server = Here(manner, lora, process.local_process_index, recipe.options)
     else:
-        machine = Server(recipe.server, manner, lora, launched().is_main_process)
+        machine = Server(recipe.server, manner, lora, process.is_main_process)
     if lora is None:
         write = save
     else:

@@ -25,9 +25,9 @@ from more_r1.training.trackers import Tracker, open_curves
 # accelerate warns about tied weights at every checkpoint; they are tied again on loading.
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
-# These may differ between a run and its resumption: they do not change what is computed. Who draws rollouts changes no more
-# than the numbers that they are drawn by, and a server that is started again may have another address.
-FREE = ("out", "checkpoint_every", "workers", "trackers", "rollout")
+# These may differ between a run and its resumption: they do not change what is computed. Who draws rollouts, and where, changes
+# no more than the numbers that they are drawn by.
+FREE = ("out", "checkpoint_every", "workers", "trackers", "rollout", "vllm")
 
 
 @dataclass(frozen=True)

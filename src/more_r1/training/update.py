@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from more_r1.models import forest as packed
@@ -29,7 +29,7 @@ from more_r1.schema import Schema
 from more_r1.training.examples import share
 from more_r1.training.figures import figures, mean, records, sampler_figures
 from more_r1.training.learner import Trainer, TrainingRecipe
-from more_r1.training.objective import Average, Objective, advantages, importance_weights, k3, token_weights
+from more_r1.training.objective import Average, Importance, Objective, advantages, importance_weights, k3, token_weights
 from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import RewardWeights, rewards, total
 from more_r1.training.rollouts import Elsewhere, VllmRecipe
@@ -52,17 +52,26 @@ class UpdateRecipe(TrainingRecipe):
     """Weight of the divergence from the reference."""
     average: Average = "sequence"
     """How the loss is averaged over a step, see `objective.token_weights`."""
-    rollout: Literal["local"] | VllmRecipe = "local"
-    """Who draws the rollouts: this process, or vLLM. `vllm` alone is vLLM with its settings as they are."""
+    rollout: Literal["local", "vllm"] = "local"
+    """Who draws the rollouts: the model in this process, or vLLM."""
+    vllm: VllmRecipe = VllmRecipe()
+    importance: Importance = "sequence_mask"
+    """How vLLM's rollouts are weighted, for its kernels do not draw from quite the policy; `objective.importance_weights`."""
+    most_importance: float = Field(default=3.0, gt=0, allow_inf_nan=False)
+    """Weights above it are cut off, or their rollouts are."""
     forest: Literal["packed", "recursive"] = "packed"
     """Packed: whole groups in one call of the model. Recursive: least memory, see models/recursive.py."""
     chunk_tokens: int = Field(default=16384, ge=1)
     """Most tokens of one call, but for a group (packed) or a segment (recursive) that has more by itself."""
 
-    @field_validator("rollout", mode="before")
-    @classmethod
-    def _short(cls, rollout: Any) -> Any:
-        return {} if rollout == "vllm" else rollout
+    @model_validator(mode="after")
+    def _drawn(self) -> Self:
+        if self.rollout == "local" and self.vllm != VllmRecipe():
+            raise ValueError("vllm.* are of rollout=vllm; set that, too, or leave them out")
+        if self.rollout == "vllm" and (self.sampling.top_p < 1 or self.sampling.temperature < 0.01):
+            # Log-probabilities of a nucleus are of another distribution than the policy's: no weight would be left of a text.
+            raise ValueError("rollout=vllm needs sampling.top_p=1 and a sampling.temperature of 0.01 or more")
+        return self
 
 
 @dataclass(frozen=True)
@@ -154,16 +163,18 @@ class GrpoUpdate:
         taught = share(worth, trainer.accelerator, [lengths[n] for n in worth])
         prompts = [encoder.prompt(asked[n].sample.prompt(self.schema, form)) for n in taught]
         samples = [[(prompt, rollout.ids) for rollout in rollouts[n]] for prompt, n in zip(prompts, taught, strict=True)]
+        cuts = list(_cut(samples, recipe.chunk_tokens if recipe.forest == "packed" else None))
+        # How often the others call the model must be known before it is called.
+        calls = max(1, *gather_object([len(cuts)])) if splits(trainer.accelerator) else max(1, len(cuts))
         chunks = []
-        for first, last in _cut(samples, recipe.chunk_tokens if recipe.forest == "packed" else None):
+        for first, last in cuts:
             members = [rollout for n in taught[first:last] for rollout in rollouts[n]]
             sizes = [len(rollout.ids) for rollout in members]
             each = advantage[taught[first:last]].flatten().repeat_interleave(torch.tensor(sizes))
             weight = token_weights(sizes, recipe.average, len(asked) * recipe.group, sum(lengths))
             flat = [pair for group in samples[first:last] for pair in group]
             chunks.append(self._chunk(trainer, flat, [p for r in members for p in r.logprobs], each, weight))
-        calls = max(gather_object([len(chunks)])) if splits(trainer.accelerator) else 1
-        while len(chunks) < max(calls, 1):
+        while len(chunks) < calls:
             idle, zero = encoder.prompt(asked[0].sample.prompt(self.schema, form)), torch.zeros(1)
             chunks.append(self._chunk(trainer, [(idle, (encoder.eos_id,))], [0.0], zero, zero))
         return chunks
@@ -186,10 +197,10 @@ class GrpoUpdate:
             if recipe.beta > 0:
                 with without_lora(trainer.backbone.model) if self.reference is None else nullcontext():
                     reference = self._scored(trainer, forest, self.reference)
-            if isinstance(recipe.rollout, VllmRecipe):
+            if recipe.rollout == "vllm":
                 sampler, old = old, self._scored(trainer, forest, None)
-                how, most = recipe.rollout.importance, recipe.rollout.most_importance
-                importance = importance_weights(old, sampler, [len(ids) for _, ids in samples], how, most)
+                lengths = [len(ids) for _, ids in samples]
+                importance = importance_weights(old, sampler, lengths, recipe.importance, recipe.most_importance)
                 differences = (old - sampler).abs()
         tensors = (old, advantage.to(device), weight.to(device))
         objective = Objective(*tensors, reference, recipe.epsilon, recipe.beta, importance)

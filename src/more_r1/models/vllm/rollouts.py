@@ -25,6 +25,8 @@ from more_r1.reasoning.prompt import Prompt
 _SEEDS = 2**62
 # The ranks that vLLM makes room for.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+# Options that are not to choose.
+OURS = frozenset(["model", "logprobs_mode", "enable_lora", "max_lora_rank"])
 # What it leaves to training on a GPU that both use, as in TRL's recipes.
 _GPU_SHARE = 0.3
 
@@ -35,7 +37,8 @@ class Drawn:
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    cut: bool
+    reason: str
+    """Why it ended: "stop" and "length" are what is to be."""
 
 
 class Machine(Protocol):
@@ -106,25 +109,34 @@ class VllmRollouts:
         return groups
 
     def _rollout(self, drawn: Drawn) -> Rollout:
+        if drawn.reason not in ("stop", "length") or not drawn.ids:
+            raise EngineError(
+                f"vLLM has not finished its rollouts ({drawn.reason}); does something else pause or end it? Run the same "
+                "command again, which goes on from the last checkpoint"
+            )
         stopped = drawn.ids[-1] in self._stops
         text = self.encoder.decode(drawn.ids[:-1] if stopped else drawn.ids)
-        return Rollout(text, drawn.ids, drawn.logprobs, not drawn.cut)
+        return Rollout(text, drawn.ids, drawn.logprobs, drawn.reason == "stop")
 
 
 class Here:
     """vLLM in processes of this one's own, one for each process of a training; a Machine."""
 
-    def __init__(self, manner: Manner, lora: Lora | None, gpu: int | None = None, **options: Any) -> None:
+    def __init__(self, manner: Manner, lora: Lora | None, gpu: int | None, options: Mapping[str, Any]) -> None:
         """As `start_vllm`, which raises what this raises. `manner` says how the model is asked in training."""
         ours: dict[str, Any] = {"logprobs_mode": "processed_logprobs", "gpu_memory_utilization": _GPU_SHARE}
         if lora is not None:
             ours |= {"enable_lora": True, "max_lora_rank": room_for(lora)}
-        self._started = start_vllm(manner, gpu, **(ours | options))
+        self._started = start_vllm(manner, {**ours, **options}, gpu)
         self._adapter: Any = None
         from vllm.platforms import current_platform
 
         if lora is None and current_platform.is_cpu():
-            refuse_tied(manner)
+            try:
+                refuse_tied(manner)
+            except EngineError:
+                self.close()
+                raise
 
     @property
     def room(self) -> int:
@@ -204,4 +216,4 @@ def adapter_name(folder: Path) -> str:
 def _drawn(output: Any) -> Drawn:
     ids = tuple(output.token_ids)
     logprobs = (each[id].logprob for id, each in zip(ids, output.logprobs, strict=True))
-    return Drawn(ids, tuple(logprobs), output.finish_reason == "length")
+    return Drawn(ids, tuple(logprobs), str(output.finish_reason))

@@ -13,6 +13,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,23 @@ class Server:
         """Raises EngineError for a server that does not answer, or was not started as it must be; says how to start it."""
         self._url, self._first = url.rstrip("/"), first
         self._launch = launch(manner, lora)
-        key = os.environ.get("VLLM_API_KEY")
+        key = os.environ.get("VLLM_API_KEY", "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise EngineError("VLLM_API_KEY: has other characters than printable ASCII")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=_AT_ONCE)
         timeout = httpx2.Timeout(_PATIENCE, connect=10)
-        self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=timeout, limits=limits)
+        # Not by way of a proxy of the environment: a server is near.
+        self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=timeout, limits=limits, trust_env=False)
+        self._key = key
         self._adapter: str | None = None
         try:
-            [held] = [model for model in self._call("GET", "/v1/models")["data"] if model["parent"] is None]
+            held = next(model for model in self._call("GET", "/v1/models")["data"] if model["parent"] is None)
             self._model, self.room = str(held["id"]), int(held["max_model_len"])
             config = self._call("GET", "/server_info?config_format=json")["vllm_config"]
             mode, device = config["model_config"]["logprobs_mode"], config["device_config"]["device"]
             rank = (config["lora_config"] or {}).get("max_lora_rank", 0)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise self._wrong("does not answer as vLLM 0.32 does") from error
         if mode != "processed_logprobs":
             raise self._wrong("says log-probabilities by which it does not draw")
@@ -78,7 +83,10 @@ class Server:
             bodies.append({**body, "sampling_params": dict(each), "return_token_ids": True})
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             replies = pool.map(lambda body: self._call("POST", "/inference/v1/generate", body), bodies)
-            return [(reply["prompt_token_ids"], [_drawn(choice) for choice in reply["choices"]]) for reply in replies]
+            try:
+                return [(reply["prompt_token_ids"], [_drawn(choice) for choice in reply["choices"]]) for reply in replies]
+            except (KeyError, TypeError) as error:
+                raise self._wrong("does not answer as vLLM 0.32 does") from error
 
     def take_weights(self, folder: Path) -> None:
         """As Machine has it."""
@@ -86,7 +94,7 @@ class Server:
             return
         path = str(folder.resolve() if folder.is_dir() else folder)  # or a name of the hub
         told = {"method": "reload_weights", "kwargs": {"weights_path": path}}
-        self._call("POST", "/collective_rpc", told)
+        self._call("POST", "/collective_rpc", told, f"; it must see {path}")
         # What was computed with the old ones. The worker has dropped its pictures; the scheduler must know.
         self._call("POST", "/reset_encoder_cache")
         self._call("POST", "/reset_mm_cache")
@@ -100,31 +108,41 @@ class Server:
             return
         # In place: a run that goes on may bring what an earlier try has left there.
         told = {"lora_name": self._adapter, "lora_path": str(folder.resolve()), "load_inplace": True}
-        self._call("POST", "/v1/load_lora_adapter", told)
+        self._call("POST", "/v1/load_lora_adapter", told, f"; it must see {folder.resolve()}")
         if before not in (None, self._adapter):
             self._call("POST", "/v1/unload_lora_adapter", {"lora_name": before})
 
     def close(self) -> None:
         """As Machine has it; the server runs on."""
+        if self._adapter is not None and self._first:
+            with suppress(EngineError):  # it may be gone
+                self._call("POST", "/v1/unload_lora_adapter", {"lora_name": self._adapter})
         self._client.close()
 
-    def _call(self, method: str, path: str, body: Any = None) -> Any:
+    def _call(self, method: str, path: str, body: Any = None, hint: str = "") -> Any:
+        """What the server says; `hint` is what may be at fault where it refuses."""
         try:
             response = self._client.request(method, path, json=body)
         except httpx2.HTTPError as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = self._short(str(error)) or type(error).__name__
             raise EngineError(
                 f"{self._url}: vLLM's server does not answer ({reason}); start it ({self._launch}), then run the same command "
                 "again, which goes on from the last checkpoint"
             ) from error
-        if response.status_code == 404:
-            raise self._wrong(f"does not know {path}")
         if response.is_error:
-            raise EngineError(f"{self._url}: {path} fails ({response.status_code}: {' '.join(response.text.split())[:300]})")
+            said = self._short(response.text)
+            if response.status_code == 404:
+                raise self._wrong(f"does not know {path} ({said}){hint}")
+            raise EngineError(f"{self._url}: {path} fails ({response.status_code}: {said}){hint}")
         try:
             return response.json() if "json" in response.headers.get("content-type", "") else None
         except ValueError as error:
             raise self._wrong(f"answers no JSON at {path}") from error
+
+    def _short(self, text: str) -> str:
+        """One line of what others say, without our key."""
+        line = " ".join(text.split())[:300]
+        return line.replace(self._key, "...") if self._key else line
 
     def _wrong(self, what: str) -> EngineError:
         return EngineError(f"{self._url}: the server {what}; start it as {self._launch}")
@@ -147,7 +165,7 @@ def launch(manner: Manner, lora: Lora | None) -> str:
 
 def _drawn(choice: Mapping[str, Any]) -> Drawn:
     said = choice["logprobs"]["content"]
-    return Drawn(tuple(choice["token_ids"]), tuple(each["logprob"] for each in said), choice["finish_reason"] == "length")
+    return Drawn(tuple(choice["token_ids"]), tuple(each["logprob"] for each in said), str(choice["finish_reason"]))
 
 
 def _data_uri(picture: Image.Image) -> str:

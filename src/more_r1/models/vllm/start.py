@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from multiprocessing import active_children
 from multiprocessing.connection import wait
@@ -58,10 +58,10 @@ def settings(manner: Manner) -> dict[str, Any]:
     }
 
 
-def start_vllm(manner: Manner, gpu: int | None = None, **options: Any) -> Started:
+def start_vllm(manner: Manner, options: Mapping[str, Any], gpu: int | None = None) -> Started:
     """Start vLLM with this model, on one GPU of those that this process sees if `gpu` is its number; `options` are vLLM's own
-    (EngineArgs), as in `tensor_parallel_size=4`. A script that calls this needs `if __name__ == "__main__":`, for vLLM starts
-    processes.
+    (EngineArgs), as in `{"tensor_parallel_size": 4}`. A script that calls this needs `if __name__ == "__main__":`, for vLLM
+    starts processes.
 
     The CPU computes in float32, as it does without vLLM. Raises ModelError, and EngineError if vLLM is missing or does not
     start.
@@ -76,7 +76,9 @@ def start_vllm(manner: Manner, gpu: int | None = None, **options: Any) -> Starte
         from vllm.platforms import current_platform
     except ImportError as error:
         raise EngineError(f"vLLM is missing ({error}); pip install 'more-r1[vllm]'") from error
-    room = int(options.get("max_model_len", ours["max_model_len"]))
+    room = options.get("max_model_len", ours["max_model_len"])
+    if not isinstance(room, int):
+        raise EngineError(f"max_model_len={room!r} is no number of tokens")
     if current_platform.is_cpu():
         # Whole prompts: vLLM dies of a draw with a seed (0.32, "CPU Generator does not use offset") when it splits its prompt.
         whole = max(room, ours["max_model_len"])
@@ -88,7 +90,7 @@ def start_vllm(manner: Manner, gpu: int | None = None, **options: Any) -> Starte
         with (
             nullcontext() if gpu is None or current_platform.is_cpu() else _alone(current_platform.device_control_env_var, gpu)
         ):
-            llm = LLM(manner.name, **(ours | options))
+            llm = LLM(manner.name, **{**ours, **options})
     except Exception as error:  # in its own process, and for many reasons
         reason = " ".join(str(error).split())[:300]
         raise EngineError(
