@@ -126,8 +126,8 @@ class Server:
         except httpx2.HTTPError as error:
             reason = self._short(str(error)) or type(error).__name__
             raise EngineError(
-                f"{self._url}: vLLM's server does not answer ({reason}); start it ({self._launch}), then run the same command "
-                "again, which goes on from the last checkpoint"
+                f"{self._url}: vLLM's server does not answer ({reason}){hint}; start it ({self._launch}), then run the same "
+                "command again, which goes on from the last checkpoint"
             ) from error
         if response.is_error:
             said = self._short(response.text)
