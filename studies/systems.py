@@ -6,8 +6,8 @@
 All begin from the embedded base. Zero-shot, it is asked as it is. Every seed has a draw of 25 % of the pairs of its own, the
 same for answers alone, the classification head and the six steps; epochs are equal. Stage 2 goes on from that seed's stage 1
 on 4,000 of the pairs that it left, by the pass rates of four drawn answers each. The best checkpoint is picked on valid and
-evaluated once on test and test_new. Runs are resumed, and finished ones are left alone; `--systems` runs some of them, the tables show
-what is there: means and deviations over seeds, and the difference in F1 by a paired bootstrap over documents.
+evaluated once on test and test_new. Runs are resumed, and finished ones are left alone; `--systems` runs some of them, the
+tables show what is there: means and deviations over seeds, and the difference in F1 by a paired bootstrap over documents.
 
 A seed takes about 35 minutes of one core for answers alone and six steps, 10 for the head, and more than an hour for stage 2.
 """
