@@ -63,6 +63,11 @@ CHARTS = {
         Chart("Gradient norm", {"grad_norm": "norm"}),
         Chart("Divergence from the reference", {"kl": "divergence"}),
         Chart("Share of clipped tokens", {"clipped": "clipped"}, COARSE, from_zero=True),
+        Chart("How far vLLM's draws are off", {"sampler_difference": "difference"}, from_zero=True),
+        Chart(
+            "Weights of vLLM's draws",
+            {"importance": "mean", "importance_max": "largest", "importance_min": "smallest"},
+        ),
     ),
     "Cost of a step": (
         Chart("Tokens to learn from", {"tokens": "computed", "repeated_tokens": "without sharing"}, COARSE, from_zero=True),
