@@ -32,7 +32,8 @@ class Started:
     def __init__(self, llm: LLM, room: int, processes: Sequence[BaseProcess]) -> None:
         self.llm, self.room = llm, room
         self._watcher = end_with_me([process.pid for process in processes if process.pid])
-        Thread(target=_tell_of_death, args=(llm, processes), daemon=True).start()
+        if processes:
+            Thread(target=_tell_of_death, args=(llm, processes), daemon=True).start()
 
     def close(self) -> None:
         """End vLLM's processes."""
