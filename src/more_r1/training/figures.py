@@ -77,16 +77,13 @@ def sampler_figures(differences: Tensor, weights: Tensor) -> dict[str, float]:
     if off > _TWO_MODELS:
         raise RecipeError(
             f"vLLM's log-probabilities differ from this model's by {off:.2g} on average, so it does not compute with the "
-            "weights it was given; is rollout.server started with this model, and for this run alone?"
+            "weights it was given; is vllm.server started with this model, and for this run alone?"
         )
     found = {"sampler_difference": off, "sampler_difference_max": float(differences.max())}
-    return found | {f"importance{name}": float(value) for name, value in _spread(weights).items()}
+    spread = {"importance": weights.mean(), "importance_max": weights.max(), "importance_min": weights.min()}
+    return found | {name: float(value) for name, value in spread.items()}
 
 
 def mean(values: Sequence[float]) -> float:
     """Of at least one."""
     return sum(values) / len(values)
-
-
-def _spread(values: Tensor) -> dict[str, Tensor]:
-    return {"": values.mean(), "_max": values.max(), "_min": values.min()}

@@ -124,10 +124,7 @@ class Here:
 
     def __init__(self, manner: Manner, lora: Lora | None, gpu: int | None, options: Mapping[str, Any]) -> None:
         """As `start_vllm`, which raises what this raises. `manner` says how the model is asked in training."""
-        ours: dict[str, Any] = {"logprobs_mode": "processed_logprobs", "gpu_memory_utilization": _GPU_SHARE}
-        if lora is not None:
-            ours |= {"enable_lora": True, "max_lora_rank": room_for(lora)}
-        self._started = start_vllm(manner, {**ours, **options}, gpu)
+        self._started = start_vllm(manner, {"gpu_memory_utilization": _GPU_SHARE, **drawing(lora), **options}, gpu)
         self._adapter: Any = None
         from vllm.platforms import current_platform
 
@@ -190,8 +187,15 @@ class Here:
             ) from error
 
 
-def room_for(lora: Lora) -> int:
-    """The rank that vLLM must make room for. Raises EngineError for one that it has no room for."""
+def drawing(lora: Lora | None) -> dict[str, Any]:
+    """What vLLM must be told to draw for a training, wherever it is. Raises EngineError for adapters that it has no room
+    for."""
+    told: dict[str, Any] = {"logprobs_mode": "processed_logprobs"}
+    return told if lora is None else told | {"enable_lora": True, "max_lora_rank": _room_for(lora)}
+
+
+def _room_for(lora: Lora) -> int:
+    """The rank that vLLM must make room for."""
     if lora.rank > _RANKS[-1]:
         raise EngineError(f"lora.rank={lora.rank} is above the {_RANKS[-1]} that vLLM takes; lower it, or set rollout=local")
     return next(rank for rank in _RANKS if rank >= lora.rank)

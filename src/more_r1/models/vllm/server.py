@@ -24,7 +24,7 @@ from more_r1.models.engine import EngineError
 from more_r1.models.load import Manner
 from more_r1.models.lora import Lora
 from more_r1.models.vllm.prompt import VllmPrompt
-from more_r1.models.vllm.rollouts import Drawn, adapter_name, refuse_tied, room_for
+from more_r1.models.vllm.rollouts import Drawn, adapter_name, drawing, refuse_tied
 from more_r1.models.vllm.start import settings
 
 # Groups that are asked for at a time, and seconds that one may take.
@@ -150,10 +150,9 @@ class Server:
 
 def launch(manner: Manner, lora: Lora | None) -> str:
     """The command that starts a server for a training of this model."""
-    told = settings(manner) | {"logprobs_mode": "processed_logprobs", "enable_scale_out": True}  # tokens in and out
+    told = settings(manner) | {"enable_scale_out": True} | drawing(lora)  # tokens in and out
     environment = {"VLLM_SERVER_DEV_MODE": "1"}  # new weights
     if lora is not None:
-        told |= {"enable_lora": True, "max_lora_rank": room_for(lora)}
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     words = ["vllm", "serve", manner.name]
     for name, value in told.items():
