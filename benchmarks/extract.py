@@ -32,9 +32,9 @@ from transformers.utils import logging
 
 from more_r1 import extract, load_backbone, load_documents
 from more_r1.document import Document
+from more_r1.models.families.qwen import MIN_PIXELS, ImageTextProcessor
 from more_r1.models.generate import generate
 from more_r1.models.load import Backbone
-from more_r1.models.processor import MIN_PIXELS, ImageTextProcessor
 from more_r1.reasoning.prompt import Picture, Prompt, build_prompt
 from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema

@@ -18,8 +18,9 @@ from PIL import Image
 from transformers import PrinterCallback, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from more_r1.models.families.qwen import ImageTextProcessor
 from more_r1.models.load import ATTENTIONS, Backbone, load_backbone, save_backbone
-from more_r1.models.processor import Encoder, ImageTextProcessor
+from more_r1.models.processor import Encoder
 from more_r1.models.tiny import build_tiny
 from more_r1.models.vision import frozen_copy
 from more_r1.reasoning.prompt import Part, Picture, Prompt, PromptForm

@@ -18,8 +18,8 @@ from peft import LoraConfig
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
+from more_r1.models.families.qwen import ImageTextProcessor
 from more_r1.models.lora import Lora
-from more_r1.models.processor import ImageTextProcessor
 from more_r1.reasoning.prompt import Prompt
 from more_r1.schema import Schema
 from more_r1.training.rewards import rewards

@@ -13,8 +13,8 @@ from datasets import Dataset, load_dataset
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from more_r1.export.export import export_run
+from more_r1.models.families.qwen import ImageTextProcessor
 from more_r1.models.load import Backbone
-from more_r1.models.processor import ImageTextProcessor
 from more_r1.reasoning.trace import Trace
 from more_r1.schema import Schema
 from more_r1.training.rewards import RewardWeights, rewards

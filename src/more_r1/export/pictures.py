@@ -14,7 +14,7 @@ from functools import lru_cache
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from more_r1.models.processor import MAX_ASPECT, MIN_PIXELS
+from more_r1.models.families.qwen import MAX_ASPECT, MIN_PIXELS
 from more_r1.reasoning.prompt import Picture
 
 _PATCH = 28

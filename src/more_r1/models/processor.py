@@ -11,10 +11,8 @@ from torch import Tensor
 
 from more_r1.document import DocumentError
 from more_r1.models.families.family import Family, Shown
-from more_r1.models.families.qwen import MAX_ASPECT, MIN_PIXELS, QWEN2_5_VL, ImageTextProcessor
+from more_r1.models.families.qwen import QWEN2_5_VL
 from more_r1.reasoning.prompt import CUT, Picture, Prompt
-
-__all__ = ["MAX_ASPECT", "MIN_PIXELS", "PIXEL_CACHE_BYTES", "Encoder", "ImageTextProcessor", "Segment"]
 
 # Pixels of pictures seen lately: pairs of a document share its picture, an epoch comes back to all of them.
 PIXEL_CACHE_BYTES = 512 * 2**20

@@ -14,8 +14,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from more_r1.models.families.qwen import MIN_PIXELS, ImageTextProcessor
 from more_r1.models.load import ATTENTIONS, Backbone
-from more_r1.models.processor import MIN_PIXELS, Encoder, ImageTextProcessor
+from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm
 
 SPECIAL = (
