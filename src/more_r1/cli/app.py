@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from more_r1.schema import Schema
 
 if TYPE_CHECKING:
+    from more_r1.models.classifier import Classifier
     from more_r1.models.load import Backbone
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="How what is seen relates to what is named.")
@@ -31,11 +32,11 @@ def schema_of(path: Path | None) -> Schema:
     return Schema.more() if path is None else Schema.load(path)
 
 
-def load(model: str, threads: int | None) -> Backbone:
-    from more_r1.models.load import load_backbone
+def load(model: str, threads: int | None) -> Backbone | Classifier:
+    from more_r1.models.classifier import load_model
 
     quiet(threads)
-    return load_backbone(model)
+    return load_model(model)
 
 
 def quiet(threads: int | None) -> None:

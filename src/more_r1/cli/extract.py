@@ -97,6 +97,8 @@ def extract(
         options={key: value for key, value in how.items() if value},
     )
     if outs and text is None:
+        if as_json:
+            raise typer.BadParameter("--json prints; with --out the predictions go to the file, as a .jsonl")
         with telling("asking") as tell:
             done = extract_archive(job, outs, merge, _labour(job, threads, ray, processes, tell))
         if done.left_out:

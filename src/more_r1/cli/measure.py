@@ -16,7 +16,6 @@ from more_r1.cli.app import (
     app,
     console,
     load,
-    quiet,
     schema_of,
     telling,
 )
@@ -39,12 +38,10 @@ def evaluate(
     from more_r1.evaluation.evaluate import evaluate as run
     from more_r1.evaluation.metrics import render
     from more_r1.formats import load_documents
-    from more_r1.models.classifier import load_model
     from more_r1.models.predict import Reading
 
     documents, how = load_documents(data, split)[:limit], Reading(joint=joint, confidence=confidence)
-    quiet(threads)
-    asked = load_model(model)
+    asked = load(model, threads)
     with telling("asking") as tell:
         metrics = run(asked, documents, schema_of(schema), out, max_new_tokens=max_new_tokens, progress=tell, reading=how)
     console.print(render(metrics))
@@ -54,7 +51,7 @@ def evaluate(
 @app.command()
 def calibrate(
     data: Annotated[Path, typer.Option(help="MORE folder, .jsonl or .parquet, that the model was not trained on")],
-    model: Annotated[str, typer.Option("--model", help="Model folder; its calibration.json is written")] = TINY,
+    model: Annotated[str, typer.Option("--model", help="Model folder; its calibration.json is written")],
     split: Annotated[str, typer.Option(help="Split of a MORE folder")] = "valid",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many documents")] = None,
     schema: SchemaOption = None,
@@ -66,9 +63,9 @@ def calibrate(
     from more_r1.models.load import save_calibration
 
     documents = load_documents(data, split if data.is_dir() else None)[:limit]
-    backbone = load(model, threads)
+    asked = load(model, threads)
     with telling("asking") as tell:
-        fitted = run(backbone, documents, schema_of(schema), f"{data} {split}", progress=tell)
+        fitted = run(asked, documents, schema_of(schema), f"{data} {split}", progress=tell)
     file = save_calibration(fitted, model)
     console.print(
         f"{file}: temperature {fitted.temperature:.4f} by {fitted.pairs} pairs; negative log-likelihood "
@@ -91,7 +88,7 @@ def score(file: Path, as_json: Annotated[bool, typer.Option("--json", help="For 
 
 @app.command("compare")
 def compare_systems(
-    systems: Annotated[list[str], typer.Argument(help="NAME=RUN, a folder with predictions.jsonl; RUN may hold * for several")],
+    systems: Annotated[list[str], typer.Argument(help="NAME=RUN, a folder with predictions.jsonl; RUN may be a pattern, as runs/a-*/test")],
     against: Annotated[str | None, typer.Option(help="The system to compare with; by default the first")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a paper's table or a README")] = False,
 ) -> None:

@@ -168,9 +168,14 @@ def copy_model(
     """Write a model folder anew in another precision, as the shipped ones were."""
     import torch
 
+    from more_r1.models.classifier import Classifier, save_classifier
     from more_r1.models.load import save_backbone
 
-    save_backbone(load(model, None), folder, getattr(torch, dtype))
+    found = load(model, None)
+    if isinstance(found, Classifier):
+        save_classifier(found, folder, getattr(torch, dtype))
+    else:
+        save_backbone(found, folder, getattr(torch, dtype))
     console.print(f"{folder}", soft_wrap=True)
 
 

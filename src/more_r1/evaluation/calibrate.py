@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from more_r1.document import Document
 from more_r1.evaluation.confidence import fit_temperature
 from more_r1.evaluation.evaluate import EvaluationError
-from more_r1.models.load import Backbone, Calibration
+from more_r1.models.engine import Model
+from more_r1.models.load import Calibration
 from more_r1.models.predict import MAX_NEW_TOKENS, Reading, predict
 from more_r1.schema import Schema
 
 
 def calibrate(
-    backbone: Backbone,
+    model: Model,
     documents: Sequence[Document],
     schema: Schema,
     data: str,
@@ -38,7 +39,7 @@ def calibrate(
         if progress is not None:
             progress(len(gold) + done, total)
 
-    for chunk in predict(backbone, known, schema, max_new_tokens, tell, keep_form=True, reading=Reading(confidence=True)):
+    for chunk in predict(model, known, schema, max_new_tokens, tell, keep_form=True, reading=Reading(confidence=True)):
         for one in chunk:
             assert one.scores is not None and one.gold is not None  # the form is kept, and only labelled pairs are asked
             scores.append(one.scores)

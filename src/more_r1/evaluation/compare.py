@@ -54,7 +54,7 @@ class Row:
 
 
 def runs_of(systems: Sequence[str]) -> dict[str, list[Path]]:
-    """From `NAME=RUN`: the runs of each name; a RUN with `*` in it stands for all that there are, and a name may come again.
+    """From `NAME=RUN`: the runs of each name; a RUN may be a pattern as shells have it, and a name may come again.
 
     Raises PredictionError for what names no run.
     """
@@ -64,7 +64,7 @@ def runs_of(systems: Sequence[str]) -> dict[str, list[Path]]:
         if not equals or not name or not run:
             raise PredictionError(f"{system!r}: write NAME=RUN, as in 'stage 1=runs/a/test'")
         # Path.glob takes no absolute patterns.
-        paths = [Path(path) for path in sorted(glob(run))] if "*" in run else [Path(run)]  # noqa: PTH207
+        paths = [Path(run)] if Path(run).exists() else [Path(path) for path in sorted(glob(run))]  # noqa: PTH207
         if not paths:
             raise PredictionError(f"{system!r}: no such runs; give folders with predictions.jsonl")
         found.setdefault(name, []).extend(paths)

@@ -199,8 +199,8 @@ def load_model(name_or_dir: str | Path) -> Backbone | Classifier:
     return Classifier(backbone, head.to(backbone.model.device).eval(), tuple(labels))
 
 
-def save_classifier(classifier: Classifier, folder: Path) -> None:
-    """Write the model folder with the head in it, complete or absent."""
+def save_classifier(classifier: Classifier, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write the model folder with the head in it, complete or absent; the backbone in `dtype` if given, the head as it is."""
     metadata = {"labels": json.dumps(classifier.labels)}
     weights = {name: value.detach().contiguous().cpu() for name, value in classifier.head.state_dict().items()}
-    save_backbone(classifier.backbone, folder, also=lambda partial: save_file(weights, partial / HEAD_FILE, metadata))
+    save_backbone(classifier.backbone, folder, dtype, also=lambda partial: save_file(weights, partial / HEAD_FILE, metadata))

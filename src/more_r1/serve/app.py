@@ -24,7 +24,7 @@ from more_r1.extraction.captions import raw_document
 from more_r1.extraction.proposers import entity_proposer, object_proposer, propose
 from more_r1.formats.fault import FormatError, Place
 from more_r1.formats.jsonl import read_jsonl
-from more_r1.models.load import Backbone
+from more_r1.models.engine import Model
 from more_r1.models.predict import Reading
 from more_r1.schema import Schema
 from more_r1.serve import answers, batch, files, media, requests
@@ -50,7 +50,7 @@ GRAPHS = {"ttl": "text/turtle", "jsonld": "application/ld+json", "graphml": "app
 
 
 def create_app(
-    backbone: Backbone,
+    engine: Model,
     schema: Schema,
     *,
     model: str = "tiny",
@@ -65,8 +65,8 @@ def create_app(
 
     Raises ProposerError, and FormatError where the package is damaged.
     """
-    prepare = partial(propose, entities=entity_proposer(entities, backbone), objects=object_proposer(objects, backbone))
-    desk = Desk(backbone, schema, prepare, room)
+    prepare = partial(propose, entities=entity_proposer(entities, engine), objects=object_proposer(objects, engine))
+    desk = Desk(engine, schema, prepare, room)
     name = Path(model).name  # a folder's place is nobody's business
     intake, stopping = Intake(), asyncio.Event()
     looking = asyncio.Semaphore(1)  # a picture of 200 megapixels takes 2 GB while it is looked at
@@ -140,7 +140,7 @@ def create_app(
             question, image = await _question(request, raw)
             document = await opened(question, image)
             found = await _waited(desk.submit(document, question.reading), request)
-        return answers.answer(found, schema, backbone.form)
+        return answers.answer(found, schema, engine.form)
 
     async def answered(line: bytes, number: int) -> BaseModel:
         given: dict[str, Any] = {"id": str(number)}
@@ -152,7 +152,7 @@ def create_app(
                 found = await asyncio.wrap_future(await _placed(desk, document, asked.reading))
         except RequestError as error:
             return answers.Unanswered(id=str(given["id"])[: requests.MAX_NAME], error=str(error))
-        return answers.answer(found, schema, backbone.form)
+        return answers.answer(found, schema, engine.form)
 
     @app.post("/batch", openapi_extra=takes(requests.Asked, kind="application/jsonl"), response_class=Response)
     async def many(request: Request) -> Response:

@@ -16,7 +16,7 @@ from itertools import islice
 
 from more_r1.document import Document
 from more_r1.extraction.extract import all_pairs, extract
-from more_r1.models.load import Backbone
+from more_r1.models.engine import Model
 from more_r1.models.predict import CHUNK_PAIRS, Reading
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import Schema
@@ -47,8 +47,8 @@ class _Task:
 class Desk:
     """Takes documents, at most `room` waiting at a time. `prepare` proposes objects and entities where there are none."""
 
-    def __init__(self, backbone: Backbone, schema: Schema, prepare: Callable[[Document], Document], room: int) -> None:
-        self.backbone, self.schema, self.room = backbone, schema, room
+    def __init__(self, engine: Model, schema: Schema, prepare: Callable[[Document], Document], room: int) -> None:
+        self.engine, self.schema, self.room = engine, schema, room
         self._prepare = prepare
         self._tasks: deque[_Task] = deque()
         self._changed = threading.Condition()
@@ -94,7 +94,7 @@ class Desk:
     def _work(self) -> None:
         while (task := self._first()) is not None:
             self._answer_with(task)
-            self.backbone.encoder.forget()
+            self.engine.encoder.forget()
 
     def _first(self) -> _Task | None:
         """The next one, waiting for it; None when the desk is closed and all is done."""
@@ -145,7 +145,7 @@ class Desk:
                     one[0].answer.set_exception(_told(own))
 
     def _ask(self, batch: Sequence[tuple[_Task, Document]], reading: Reading) -> None:
-        predictions = extract(self.backbone, [document for _, document in batch], self.schema, **asdict(reading))
+        predictions = extract(self.engine, [document for _, document in batch], self.schema, **asdict(reading))
         # They come in the order of documents and pairs: ids need not differ, for strangers chose them.
         for task, document in batch:
             task.answer.set_result(Read(document, tuple(islice(predictions, len(document.pairs)))))
