@@ -88,7 +88,7 @@ def score(file: Path, as_json: Annotated[bool, typer.Option("--json", help="For 
 
 @app.command("compare")
 def compare_systems(
-    systems: Annotated[list[str], typer.Argument(help="NAME=RUN, a folder with predictions.jsonl; RUN may be a pattern, as runs/a-*/test")],
+    systems: Annotated[list[str], typer.Argument(help="NAME=RUN, a folder with predictions.jsonl, or a pattern of several")],
     against: Annotated[str | None, typer.Option(help="The system to compare with; by default the first")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a paper's table or a README")] = False,
 ) -> None:
