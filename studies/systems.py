@@ -1,15 +1,16 @@
 """All systems on the embedded benchmark, on the same footing, over seeds, as in the README.
 
     more-r1 data synth data/embedded
-    python studies/systems.py --seeds 0 1 2 --jobs 2
+    python studies/systems.py --seeds 0 1 2 --jobs 2                  # 5 % of the pairs: some three hours of one core
+    python studies/systems.py --seeds 0 1 2 --jobs 2 --share 0.25     # without stage 2: 45 minutes of one core a seed
 
-All begin from the embedded base. Zero-shot, it is asked as it is. Every seed has a draw of 25 % of the pairs of its own, the
-same for answers alone, the classification head and the six steps; epochs are equal. Stage 2 goes on from that seed's stage 1
-on 4,000 of the pairs that it left, by the pass rates of four drawn answers each. The best checkpoint is picked on valid and
-evaluated once on test and test_new. Runs are resumed, and finished ones are left alone; `--systems` runs some of them, the
-tables show what is there: means and deviations over seeds, and the difference in F1 by a paired bootstrap over documents.
-
-A seed takes about 35 minutes of one core for answers alone and six steps, 10 for the head, and more than an hour for stage 2.
+All begin from the embedded base. Zero-shot, it is asked as it is. Every seed has a draw of pairs of its own, the same for
+answers alone, the classification head and the six steps; epochs are equal: 20 of 5 % of the pairs, where stage 1 is about as
+good as the paper's is on MORE, or 8 of 25 %, where it is so good that stage 2 has nothing to teach it (docs/mixing.md). Stage 2
+goes on from that seed's stage 1; it, its stage 1 and the answers alone are those of studies/mixing.py and are run if they are
+not there. The best checkpoint is picked on valid and evaluated once on test and test_new. Runs are resumed, and finished ones
+are left alone; `--systems` runs some of them, the tables show what is there: means and deviations over seeds, and the
+difference in F1 by a paired bootstrap over documents.
 """
 
 from __future__ import annotations
@@ -20,62 +21,71 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mixing
+
 from more_r1.evaluation.compare import compare, markdown
 
 MORE_R1 = [sys.executable, "-m", "more_r1"]
 SPLITS = ("test", "test_new")
 BASE = "tiny-base"
-ZERO, STAGE1, STAGE2 = "zero-shot", "reasoning", "stage 2"
+ZERO, HEAD, STAGE1, STAGE2 = "zero-shot", "head", "reasoning", "stage 2"
 # By system: its recipe. The names are those of the folders, too.
-SFT = {"answer only": "recipes/tiny-answer.yaml", "head": "recipes/tiny-head.yaml", STAGE1: "recipes/tiny-sft.yaml"}
+SFT = {"answer only": "recipes/tiny-answer.yaml", HEAD: "recipes/tiny-head.yaml", STAGE1: "recipes/tiny-sft.yaml"}
 SYSTEMS = [ZERO, *SFT, STAGE2]
-# Stage 1 knows most pairs here, so that pairs which are right by chance are what there is to learn from.
-MEASURE = ["samples=4", "share=0.25", "limit=4000"]
-TEACH = ["mixing={preset: raw, weighting: pass_rate}", "group=8", "batch_pairs=64", "lr=5e-5", "beta=0", "most_steps=75"]
-TEACH += ["epochs=99", "validate_every=25", "valid_pairs=1000", "checkpoint_every=10"]
+# What studies/mixing.py calls them.
+ARMS = {"answer only": mixing.ANSWERS1, STAGE1: mixing.STAGE1, STAGE2: "progressive, stratified"}
 
 
 def main() -> None:
     """Run what is missing, then write a table for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time, one thread each")
+    parser.add_argument("--share", type=float, choices=[mixing.SHARE, 0.25], default=mixing.SHARE, help="of the train pairs")
     parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=SYSTEMS)
     parser.add_argument("--data", type=Path, default=Path("data/embedded"))
     parser.add_argument("--out", type=Path, default=Path("runs/stage1"))
     options = parser.parse_args()
-    study = Study(options.data, options.out)
-    runs = [(system, seed) for seed in options.seeds for system in options.systems]
+    study = Study(options.data, options.out, few=options.share == mixing.SHARE)
+    if ZERO in options.systems:
+        study.run(ZERO, 0)
+    trained = [system for system in options.systems if system != ZERO]
     with ThreadPoolExecutor(options.jobs) as pool:
-        first = [(STAGE1, seed) for seed in options.seeds if STAGE2 in options.systems]  # where stage 2 begins
-        list(pool.map(lambda run: study.run(*run), first))
-        list(pool.map(lambda run: study.run(*run), [run for run in runs if run not in first]))
+        list(pool.map(lambda seed: [study.run(system, seed) for system in trained], options.seeds))
     for split in SPLITS:
         print(f"{split}\n\n{study.table(options.seeds, split)}\n")
 
 
 class Study:
-    """The folders of the study, and what is run in them."""
+    """The folders of the study, and what is run in them. `few`: of 5 % of the pairs."""
 
-    def __init__(self, data: Path, out: Path) -> None:
-        self.data, self.out = data, out
+    def __init__(self, data: Path, out: Path, few: bool) -> None:
+        self.data, self.out, self.few = data, out, few
+        self.mixing = mixing.Study(data, Path("runs/mixing"))
 
     def folder(self, system: str, seed: int) -> Path:
         """The run of a system. Zero-shot nothing is drawn, so that all seeds are one run."""
-        return self.out / (ZERO if system == ZERO else f"{system.replace(' ', '-')}-{seed}")
+        if system == ZERO:
+            return self.out / ZERO
+        if self.few and system in ARMS:
+            return self.mixing.folder(ARMS[system], seed)
+        return self.out / (f"{system}-few-{seed}" if self.few else f"{system.replace(' ', '-')}-{seed}")
 
     def run(self, system: str, seed: int) -> None:
         """Train, then evaluate the best checkpoint."""
         run = self.folder(system, seed)
-        common = [f"seed={seed}", f"draw_seed={seed}", f"data={self.data}", "threads=1"]
+        if self.few and system in ARMS:
+            if system == STAGE2:
+                self.mixing.run(mixing.STAGE1, seed)
+                self.mixing.measure("greedy", seed)
+            self.mixing.run(ARMS[system], seed)
+            return
+        if system == STAGE2:
+            return  # it has nothing to teach a stage 1 of so many traces
         if system in SFT:
-            self.more_r1(run, "sft", SFT[system], *common, f"out={run}")
-        elif system == STAGE2:
-            before, measured = self.folder(STAGE1, seed) / "best", self.out / f"difficulty-{seed}"
-            given = [f"model={before}", f"out={measured}", *MEASURE]
-            self.more_r1(run, "difficulty", "recipes/tiny-difficulty.yaml", *common, *given)
-            given = [f"model={before}", f"difficulty={measured}", f"out={run}", *TEACH]
-            self.more_r1(run, "grpo", "recipes/tiny-grpo.yaml", *common, *given)
+            few = [f"share={mixing.SHARE}", f"epochs={mixing.EPOCHS}"] if self.few else []
+            common = [f"seed={seed}", f"draw_seed={seed}", f"data={self.data}", "threads=1"]
+            self.more_r1(run, "sft", SFT[system], *common, f"out={run}", *few)
         model = BASE if system == ZERO else str(run / "best")
         for split in SPLITS:
             if not (run / split / "metrics.json").is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from halves import Halfway
 from typer.testing import CliRunner
 
 from more_r1.cli import app
+from more_r1.formats import load_documents
 from more_r1.pipeline import TrainRecipe
 from more_r1.training.recipe import RecipeError, load_recipe
 
@@ -44,6 +46,12 @@ def test_what_stages_share_is_handed_on(halfway: Halfway, tmp_path: Path) -> Non
     assert (found.difficulty.share, found.difficulty.draw_seed, found.grpo.draw_seed) == (0.5, 4, 4)
     assert (found.sft.seed, found.difficulty.seed, found.grpo.seed) == (3, 3, 5)
     assert found.sft.data == found.difficulty.data == found.grpo.data == halfway.data
+    # A stage may have a folder of its own; what comes after it looks there.
+    elsewhere = [f"{name}.out={tmp_path / 'own' / name}" for name in ("sft", "difficulty", "annotate")]
+    found = load_recipe(recipe(halfway, tmp_path), [*elsewhere, "annotate.expert.kind=oracle"], TrainRecipe)
+    assert found.difficulty.model == found.grpo.model == str(tmp_path / "own" / "sft" / "best")
+    assert found.grpo.difficulty == tmp_path / "own" / "difficulty"
+    assert Path(found.sft.traces) == tmp_path / "own" / "annotate" / "traces.jsonl"
 
 
 def test_a_mistake_in_a_stage_is_named(halfway: Halfway, tmp_path: Path) -> None:
@@ -67,6 +75,12 @@ def test_all_stages_run_once(halfway: Halfway, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     again = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file() and file.suffix != ".html"}
     assert {file for file in again if again[file] != done.get(file)} <= {out / "difficulty" / name for name in _FIGURES}
+    # Another split is another evaluation, on the same model.
+    other = CliRunner().invoke(app, [*command, "test=train"], catch_exceptions=False)
+    assert other.exit_code == 0
+    asked = {json.loads(line)["document"] for line in (out / "grpo" / "predictions.jsonl").read_text().splitlines()}
+    assert asked == {document.id for document in load_documents(halfway.data, "train")}
+    assert (out / "grpo" / "result.json").stat().st_mtime_ns == done[out / "grpo" / "result.json"]
 
 
 _FIGURES = ("difficulty.json", "difficulty.jsonl")  # written anew with the threshold, the answers being the same

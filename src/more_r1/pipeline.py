@@ -5,7 +5,7 @@ And what they would do and cost, with or without the data at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,12 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, model_validator
 
+from more_r1.document import Document
 from more_r1.evaluation.evaluate import evaluate
-from more_r1.evaluation.metrics import Metrics
+from more_r1.evaluation.metrics import Metrics, read_records
 from more_r1.evaluation.report import write_report
 from more_r1.experts.annotate import AnnotateRecipe, run_annotate
+from more_r1.experts.self_taught import SelfTaught
 from more_r1.formats import load_documents
 from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
@@ -66,15 +68,19 @@ class TrainRecipe(Recipe):
         out = Path(str(given["out"]))
         common = {key: given[key] for key in ("data", "seed", "threads") if key in given}
         sections = {name: given.get(name) or {} for name in ("sft", "difficulty", "grpo")}
-        if not all(isinstance(section, dict) for section in sections.values()):
+        if not all(isinstance(section, dict) for section in (*sections.values(), given.get("annotate") or {})):
             return given
+
+        def folder(name: str) -> Path:
+            return Path(str((given.get(name) or {}).get("out", out / name)))
+
         # The draw is stage 1's, what is left of it the later stages'.
         drawn = {key: value for key, value in sections["sft"].items() if key in ("share", "draw_seed", "max_new_tokens")}
-        written = {} if given.get("annotate") is None else {"traces": out / "annotate" / "traces.jsonl"}
+        written = {} if given.get("annotate") is None else {"traces": folder("annotate") / "traces.jsonl"}
         before = {
             "sft": {"model": given["model"], **written},
-            "difficulty": {"model": str(out / "sft" / "best"), **drawn},
-            "grpo": {"model": str(out / "sft" / "best"), "difficulty": out / "difficulty"},
+            "difficulty": {"model": str(folder("sft") / "best"), **drawn},
+            "grpo": {"model": str(folder("sft") / "best"), "difficulty": folder("difficulty")},
         }
         before["grpo"] |= {key: value for key, value in drawn.items() if key != "share"}
         stages = {name: {"out": out / name, **common, **before[name], **section} for name, section in sections.items()}
@@ -82,6 +88,14 @@ class TrainRecipe(Recipe):
             same = {key: value for key, value in drawn.items() if key != "max_new_tokens"}
             stages["annotate"] = {"out": out / "annotate", "data": given["data"], **same, **expert}
         return {**given, **stages}
+
+
+def _answered(out: Path, documents: Sequence[Document]) -> bool:
+    """Whether the figures in the folder are of these documents: `test` may be another split than before."""
+    if not (out / "metrics.json").exists():
+        return False
+    asked = {record["document"] for _, record in read_records(out / "predictions.jsonl")}
+    return asked == {document.id for document in documents if document.pairs}
 
 
 def planned(recipe: TrainRecipe) -> tuple[Costed, ...]:
@@ -119,6 +133,10 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
     A run that was killed goes on where it was. `progress` serves the stages that train nothing. Raises what the stages raise.
     """
     if recipe.annotate is not None and not (recipe.sft.out / "result.json").exists():
+        if isinstance(recipe.annotate.expert, SelfTaught) and launched().num_processes > 1:
+            raise RecipeError(
+                "annotate.expert.kind=self_taught trains in one process; run `more-r1 train --until annotate` first"
+            )
         if launched().is_main_process:
             with progress("annotating") as tell:
                 figures = run_annotate(recipe.annotate, lambda now: tell(now.done, now.pairs))
@@ -139,10 +157,11 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
         return None
     out = recipe.grpo.out
     if launched().is_main_process:
-        if not (out / "metrics.json").exists():
+        documents = load_documents(recipe.data, recipe.test)
+        if not _answered(out, documents):
             if recipe.threads is not None:
                 torch.set_num_threads(recipe.threads)
-            documents, backbone = load_documents(recipe.data, recipe.test), load_backbone(learned.model)
+            backbone = load_backbone(learned.model)
             with progress("evaluating") as tell:
                 evaluate(backbone, documents, Schema.more(), out, max_new_tokens=recipe.grpo.max_new_tokens, progress=tell)
         write_report(out)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from more_r1.document import Span
 from more_r1.evaluation import evaluate as module
 from more_r1.evaluation.evaluate import EvaluationError, evaluate
 from more_r1.formats import load_documents
@@ -77,6 +78,11 @@ def test_another_question_does_not_go_on_from_old_answers(random_tiny: Backbone,
     assert evaluate(random_tiny, documents, SCHEMA, tmp_path, max_new_tokens=4).pairs > 0
     assert key != module._fingerprint(random_tiny, documents, SCHEMA, 5, PLAIN)
     assert key != module._fingerprint(random_tiny, documents[:-1], SCHEMA, 4, PLAIN)
+    first = documents[0]
+    moved = first.entities[0].model_copy(update={"span": Span(start=0, end=len(first.tokens))})
+    for change in ({"entities": (moved, *first.entities[1:])}, {"image": b"another picture"}):
+        changed = [first.model_copy(update=change), *documents[1:]]
+        assert key != module._fingerprint(random_tiny, changed, SCHEMA, 4, PLAIN)
 
 
 def test_no_pairs_is_an_error(random_tiny: Backbone, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import email.utils
+import errno
 import json
 import threading
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,18 @@ from hypothesis import strategies as st
 from misbehaving import KEY, Asked, completion, good, recipe, records, serving, write_data
 
 from more_r1.experts.annotate import run_annotate
-from more_r1.experts.desk import Figures
+from more_r1.experts.desk import Figures, Request
+from more_r1.experts.filter import Bounds, judge_trace
+from more_r1.experts.journal import Call
+from more_r1.experts.keys import scrub
 from more_r1.experts.limits import Limiter, StoppedError
+from more_r1.experts.money import Budget
 from more_r1.experts.reply import ExpertError
+from more_r1.experts.settings import OpenAI
 from more_r1.experts.transport import retry_after
+from more_r1.formats.traces import TraceRecord
+from more_r1.schema import Schema
+from more_r1.training.samples import read_samples
 
 
 def silent(_: Figures) -> None:
@@ -233,9 +242,38 @@ def test_retry_after_reads_seconds_and_dates_and_is_bounded(seconds: int) -> Non
     assert found is not None and min(seconds, 100) - 2 <= found <= min(seconds, 100)
 
 
-@pytest.mark.parametrize("said", ["", "soon", "nan", "Wed, 99 Foo 2020", "-"])
+@pytest.mark.parametrize("said", ["", "soon", "nan", "Wed, 99 Foo 2020", "-", f"Mon, 20 Nov 1995 19:12:08 +{'9' * 15}"])
 def test_retry_after_that_says_nothing(said: str) -> None:
     assert retry_after({"retry-after": said} if said else {}, 100) is None
+
+
+@pytest.mark.parametrize("said", ["x" * 300_000, "sk-" * 100_000, "<think>" * 40_000, f"{'x' * 200_000}{KEY}{'x' * 200_000}"])
+def test_an_endless_word_costs_no_time(said: str) -> None:
+    start = time.perf_counter()
+    assert KEY not in scrub(said, KEY)
+    verdict = judge_trace(said, "none", (None, None), Schema.more(), Bounds())
+    assert (verdict.name, time.perf_counter() - start < 5) == ("form", True)
+
+
+def test_a_request_that_cannot_be_written_down_holds_no_other_back(data: Path, tmp_path: Path) -> None:
+    settings = recipe(data, tmp_path, "http://localhost:1", price_in=1, price_out=1).expert
+    assert isinstance(settings, OpenAI)
+
+    class Full:
+        records: ClassVar[list[TraceRecord]] = []
+        lost: ClassVar[dict[Call, float]] = {}
+
+        def sending(self, call: Call, most: float | None) -> None:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    request = Request(read_samples(data, "train")[0])
+    cost = settings.cost(101, settings.max_tokens)
+    assert cost is not None
+    budget = Budget(settings, cost, Full())  # type: ignore[arg-type]
+    for _ in range(2):  # the second would wait for the bill of the first
+        with pytest.raises(OSError, match="no space"):
+            budget.reserve(request, 100, 0.0)
+    assert budget.spent == 0
 
 
 def test_retry_after_holds_all_calls_back_and_is_bounded(data: Path, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +30,8 @@ from more_r1.models.attention import Dense
 from more_r1.models.forest import Forest, Sample
 from more_r1.models.load import Backbone
 from more_r1.reasoning.prompt import Picture, Prompt
+from more_r1.training.difficulty import DifficultyRecipe
+from more_r1.training.grpo import GrpoRecipe
 from more_r1.training.measured import Measured
 from more_r1.training.mixing import Mixing, order
 from more_r1.training.plan.compare import plan
@@ -35,9 +39,11 @@ from more_r1.training.plan.compare_table import render
 from more_r1.training.plan.cost import Level, forward, image_tokens_of, seen_by, tokens_of, training
 from more_r1.training.plan.layouts import LAYOUTS, Lengths, answered, prompts
 from more_r1.training.plan.memory import Sharding
-from more_r1.training.plan.recipe import Devices, PlanRecipe
+from more_r1.training.plan.recipe import Assumed, Devices, PlanRecipe
 from more_r1.training.plan.shape import Shape, VisionShape, read_shape
+from more_r1.training.plan.train import assumed_counts, stages_of
 from more_r1.training.recipe import RecipeError, load_recipe
+from more_r1.training.sft import SftRecipe
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "plan-7b.yaml"
@@ -214,6 +220,22 @@ def test_samples_of_an_epoch_are_those_that_are_drawn() -> None:
         settings = recipe(hard=hard, easy=40 - hard)
         for epoch in (1, 2, 3, 4):
             assert settings.samples(epoch) == len(order(pool[hard:], pool[:hard], epoch, Mixing(), 0))
+
+
+@pytest.mark.parametrize("preset", ["raw", "hard_only", "fixed", "progressive"])
+def test_stages_count_what_is_drawn(tmp_path: Path, preset: str) -> None:
+    pool = [Measured(document=f"d{n}", object="o", span=(0, 1), label="none", predicted=("none",)) for n in range(40)]
+    hard, mixing = 7, Mixing.model_validate({"preset": preset})
+    common = {"model": "m", "data": tmp_path, "out": tmp_path}
+    sections = (
+        SftRecipe.model_validate(common),
+        DifficultyRecipe.model_validate(common),
+        GrpoRecipe.model_validate({**common, "difficulty": tmp_path, "mixing": {"preset": preset}}),
+    )
+    assumed = Assumed.model_validate(yaml.safe_load((ROOT / "recipes" / "more-qwen2.5-vl-7b.yaml").read_text())["plan"])
+    counts = replace(assumed_counts(*sections[:2], assumed), pool=40, hard=hard)
+    grpo = stages_of(*sections, counts, "float32", "ddp", 1)[-1]
+    assert grpo.pairs == tuple(len(order(pool[hard:], pool[:hard], epoch, mixing, 0)) for epoch in (1, 2, 3, 4))
 
 
 def test_samples_of_the_paper() -> None:

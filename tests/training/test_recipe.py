@@ -61,6 +61,12 @@ def test_later_override_wins_and_lists_can_be_given_whole(tmp_path: Path) -> Non
     assert recipe.lr == 3 and recipe.parts == (Part(name="z"),)
 
 
+def test_what_an_alias_names_is_set_in_one_place(tmp_path: Path) -> None:
+    file = write(tmp_path, "parts:\n- &a {name: a}\n- *a\ninner: &i {pixels: 3}\n")
+    recipe = load_recipe(file, ["parts.1.lr=3"], Outer)
+    assert recipe.parts == (Part(name="a"), Part(name="a", lr=3))
+
+
 @given(value=st.floats(min_value=1e-12, max_value=1e12))
 def test_any_number_comes_back_from_the_command_line(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
     file = write(tmp_path_factory.mktemp("recipe"), "lr: 1")

@@ -102,7 +102,7 @@ def read_answers(path: Path) -> Answers:
         try:
             key = (str(record["document"]), str(record["object"]), tuple(map(int, record["span"])))
             gold, predicted = record["gold"], record["predicted"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise PredictionError(f"{file}:{number}: no prediction ({error!r}); give what `more-r1 evaluate` wrote") from error
         if not isinstance(gold, str) or not isinstance(predicted, str | None):
             raise PredictionError(f"{file}:{number}: gold is no label; give predictions on pairs whose labels are known")

@@ -73,13 +73,19 @@ def evaluate(
 def _fingerprint(
     model: Backbone | Classifier, documents: Sequence[Document], schema: Schema, max_new_tokens: int, reading: Reading
 ) -> str:
-    """What the predictions depend on: weights, form, calibration, schema, documents, and how they are read."""
+    """What the predictions depend on: weights, form, calibration, schema, documents, and how they are read. A picture in a file
+    is taken to be the one that it was."""
     digest = hashlib.sha256()
     weights = fingerprint(model) if isinstance(model, Backbone) else model.fingerprint
     settings = [weights, str(model.temperature), schema.model_dump_json(), str(max_new_tokens), str(reading)]
-    for text in [*settings, *(f"{d.id} {d.tokens} {d.objects} {d.pairs}" for d in documents)]:
+    for text in [*settings, *(f"{d.id} {_picture(d)} {d.tokens} {d.objects} {d.entities} {d.pairs}" for d in documents)]:
         digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _picture(document: Document) -> str:
+    """Where the picture is, or what it is."""
+    return str(document.image) if isinstance(document.image, Path) else hashlib.sha256(document.image).hexdigest()
 
 
 def _resume(kept: Path, key: str, documents: Sequence[Document]) -> tuple[list[Prediction], list[Document]]:
@@ -94,7 +100,7 @@ def _resume(kept: Path, key: str, documents: Sequence[Document]) -> tuple[list[P
         if whole + len(document.pairs) > len(lines) - 1:
             break
         done, whole = done + 1, whole + len(document.pairs)
-    kept.write_text("".join(line + "\n" for line in lines[: whole + 1]), encoding="utf-8")
+    _replace(kept, "".join(line + "\n" for line in lines[: whole + 1]))
     return [Prediction.model_validate_json(line) for line in lines[1 : whole + 1]], list(documents[done:])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,10 @@ def measure(records: Iterable[Outcome | Mapping[str, Any]]) -> Metrics:
     outcomes = [Outcome.model_validate(record) for record in records]
     labels = _labels(outcomes)
     positive = [scores.f1 for name, scores in labels.items() if name != NONE]
-    hops = sorted({outcome.hops for outcome in outcomes if outcome.hops is not None})
+    hops: dict[int, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.hops is not None:
+            hops[outcome.hops].append(outcome)
     buckets = {name: [outcome for outcome in outcomes if outcome.bucket == name] for name in BUCKETS}
     return Metrics(
         **_part(outcomes).model_dump(),
@@ -113,7 +116,7 @@ def measure(records: Iterable[Outcome | Mapping[str, Any]]) -> Metrics:
         abstained=_share(outcome.abstained for outcome in outcomes),
         labels=labels,
         buckets={name: _part(members) for name, members in buckets.items() if members},
-        hops={number: _part([outcome for outcome in outcomes if outcome.hops == number]) for number in hops},
+        hops={number: _part(hops[number]) for number in sorted(hops)},
     )
 
 

@@ -78,6 +78,8 @@ def judge_trace(completion: str, label: str, types: tuple[str | None, str | None
 
 def _misses_only_order(completion: str, schema: Schema) -> bool:
     """Whether there are numbered steps, only not 1 to 6 in this order, and all else is right."""
+    if completion.count("<think>") != 1:
+        return False
     thoughts = re.search(r"<think>(.*?)</think>", completion, re.DOTALL)
     numbers = re.findall(r"\bStep (\d+):", thoughts[1]) if thoughts else []
     if not thoughts or not numbers or numbers == [str(number) for number in range(1, STEPS + 1)]:

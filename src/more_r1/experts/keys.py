@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from more_r1.training.recipe import RecipeError
 
 # What the keys of known services begin with, and tokens of the usual forms.
 _KEY = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:sk|csk|xai|nvapi)-(?=\S*\d)[A-Za-z0-9_-]{16,}|(?:gsk|hf)_[A-Za-z0-9]{20,}|AIza[A-Za-z0-9_-]{30,}"
+    r"(?<![A-Za-z0-9])(?:(?:sk|csk|xai|nvapi)-(?=\S{0,200}?\d)[A-Za-z0-9_-]{16,}|(?:gsk|hf)_[A-Za-z0-9]{20,}|AIza[A-Za-z0-9_-]{30,}"
     r"|eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_.-]+|[Bb]earer\s+\S{8,})"
 )
 _NAME = re.compile(r"(?i)(api|access|secret|private|auth)?[-_]?(key|token|secret|password|passwd|authorization|credentials?)")
@@ -51,8 +52,12 @@ def scrub(text: str, key: str | None = None) -> str:
         # Servers quote a key's beginning or end: "Incorrect API key provided: sk-abcde*****wxyz".
         if len(key) >= 16:
             for part in (key[:8], key[-8:]):
-                text = re.sub(rf"\S*{re.escape(part)}\S*", "[key]", text)
+                text = re.sub(r"\S+", partial(_hidden, part), text)
     return _KEY.sub("[key]", text)
+
+
+def _hidden(part: str, word: re.Match[str]) -> str:
+    return "[key]" if part in word[0] else word[0]
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -50,7 +50,11 @@ class Budget:
                 self._lock.wait()
             self._spent += amount or 0.0
             self._under_way += 1
-        self._journal.sending(request.call, None if amount is None else before + amount)
+        try:
+            self._journal.sending(request.call, None if amount is None else before + amount)
+        except BaseException:  # it is not sent; others wait for its bill
+            self.settle(amount or 0.0, 0.0)
+            raise
         return amount or 0.0
 
     def settle(self, reserved: float, cost: float) -> None:

@@ -146,7 +146,7 @@ def retry_after(headers: Mapping[str, str], longest: float) -> float | None:
     except ValueError:
         try:
             date = email.utils.parsedate_to_datetime(said)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         # A date without a zone is GMT, as all dates of HTTP are.
         seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()

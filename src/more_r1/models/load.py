@@ -103,7 +103,7 @@ def load_backbone(
 
 def load_manner(name_or_dir: str | Path) -> Manner:
     """As `load_backbone`, without the weights. Raises ModelError."""
-    name = _resolve(name_or_dir)
+    name = folder_of(name_or_dir)
     local = Path(name).exists() or Path(name).is_absolute() or name.count("/") > 1  # a hub name is OWNER/NAME
     if local and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name}: no model folder (it has no config.json)")
@@ -127,7 +127,7 @@ def load_manner(name_or_dir: str | Path) -> Manner:
 
 def read_form(name_or_dir: str | Path) -> PromptForm:
     """How a model folder, or a shipped model, is asked, without reading its weights. Raises ModelError."""
-    folder = Path(_resolve(name_or_dir))
+    folder = Path(folder_of(name_or_dir))
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no model folder (it has no config.json)")
     file = folder / FORM_FILE
@@ -136,7 +136,7 @@ def read_form(name_or_dir: str | Path) -> PromptForm:
 
 def save_calibration(calibration: Calibration, name_or_dir: str | Path) -> Path:
     """Write it into a model's folder, whole or not at all. Raises ModelError for a model that is no folder here."""
-    folder = Path(_resolve(name_or_dir))
+    folder = Path(folder_of(name_or_dir))
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name_or_dir}: no model folder; a calibration is kept beside the weights, so give a local copy")
     with replacing(folder / CALIBRATION_FILE) as fresh:
@@ -205,7 +205,7 @@ def _unusable(name: str, error: Exception) -> ModelError:
     return ModelError(f"{name}: cannot be loaded ({' '.join(str(error).split())[:300]})")
 
 
-def _resolve(name_or_dir: str | Path) -> str:
+def folder_of(name_or_dir: str | Path) -> str:
     """The folder of a shipped model; any other name as it is."""
     name = str(name_or_dir)
     if name in SHIPPED and not Path(name).exists():

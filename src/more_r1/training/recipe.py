@@ -7,6 +7,7 @@ file, the key and the mend.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -61,11 +62,13 @@ def _override(data: dict[str, Any], override: str) -> None:
     *path, last = key.split(".")
     for name in path:
         if isinstance(place, dict):
-            if place.get(name) is None:
-                place[name] = {}
+            # A copy: where the file has an alias, the same section stands in another place, too.
+            place[name] = copy({} if place.get(name) is None else place[name])
             place = place[name]
         elif isinstance(place, list):
-            place = place[_index(place, name, override)]
+            number = _index(place, name, override)
+            place[number] = copy(place[number])
+            place = place[number]
         else:
             raise RecipeError(f"{override!r}: there is nothing under {name!r} to set")
     if isinstance(place, dict):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
 from torch import nn
 
 from more_r1.models.vision import set_vision_aside, vision_parameters, with_vision
@@ -24,12 +24,17 @@ def accelerator_of(policy: nn.Module, **settings: Any) -> Accelerator:
     """The accelerator of this run, as `accelerate launch` started it, for what is to be trained.
 
     Weights that learn and are in half precision are learnt in single precision, for the steps of an optimizer are too small for
-    half; they are computed with in bfloat16 then, unless the launch says how.
+    half; they are computed with in bfloat16 then, unless the launch says how. Raises RecipeError for float16.
     """
     half = [p for p in policy.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)]
     if half and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no":
         settings["mixed_precision"] = "bf16"
-    accelerator = Accelerator(**settings)
+    # A step of ours is as many backward passes as it says itself; the launch file would have them divided once more.
+    accelerator = Accelerator(gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1), **settings)
+    if accelerator.mixed_precision == "fp16":
+        raise RecipeError(
+            "mixed precision fp16 is not supported, its loss scaling would be taken for divergence; launch with bf16"
+        )
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
         # accelerate splits models on accelerators only. torch and DeepSpeed can do it on CPUs, where it can be tried out.
         state = accelerator.state
@@ -60,10 +65,12 @@ def prepare(
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise RecipeError("FSDP of version 1 is not supported; set fsdp_version: 2, see recipes/accelerate/fsdp2.yaml")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        # DeepSpeed clips by itself, and asks for a batch size that our batches do not have.
+        # DeepSpeed clips by itself, and asks for a batch size that our batches do not have. A step is one backward pass or
+        # more, which it would divide by what the launch file says.
         accelerator.state.deepspeed_plugin.deepspeed_config |= {
             "gradient_clipping": clip,
             "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
         }
     if splits(accelerator) and not any(parameter.requires_grad for parameter in vision_parameters(model)):
         set_vision_aside(model)

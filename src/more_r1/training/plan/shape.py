@@ -124,8 +124,10 @@ def read_shape(name: str) -> Shape:
     """The sizes of a model folder or hub name, from its config.json. Raises RecipeError for what is no Qwen2.5-VL."""
     from transformers import AutoConfig
 
+    from more_r1.models.load import folder_of
+
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder_of(name), trust_remote_code=False)
         if config.model_type != "qwen2_5_vl":
             raise RecipeError(f"model={name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
         return _shape(config)

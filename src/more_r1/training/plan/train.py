@@ -84,8 +84,8 @@ def stages_of(
         draws=True,
     )
     mixing = grpo.mixing
-    alpha = {"hard_only": 0.0, "fixed": 1.0}.get(mixing.preset, mixing.alpha)
-    easy = counts.pool - counts.hard
+    alpha = 1.0 if mixing.preset == "fixed" else mixing.alpha
+    easy = 0 if mixing.preset == "hard_only" else counts.pool - counts.hard
     raw = mixing.preset == "raw"
     pairs = [counts.pool if raw else samples(counts.hard, easy, alpha, epoch + 1) for epoch in range(grpo.epochs)]
     most = math.inf if grpo.most_steps is None else grpo.most_steps
