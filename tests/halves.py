@@ -18,6 +18,7 @@ from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import NONE, Schema
 from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
 from more_r1.training.grpo import GrpoRecipe
+from more_r1.training.measured import Measured, read_difficulty, read_figures, split
 from more_r1.training.sft import SftRecipe, run_sft
 
 LABELS = {"red": "/per/per/partner", "blue": "/per/org/member_of", "white": NONE}
@@ -94,3 +95,8 @@ def events(out: Path) -> list[dict[str, Any]]:
     """The log of a run, without the times, which differ from run to run."""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [{name: value for name, value in event.items() if not name.startswith("seconds")} for event in lines]
+
+
+def read_pools(folder: Path) -> tuple[list[Measured], list[Measured]]:
+    """The easy and the hard pairs that `run_difficulty` found."""
+    return split(read_difficulty(folder), read_figures(folder).threshold)

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from halves import read_pools
 from typer.testing import CliRunner
 
 from more_r1.cli import app
@@ -25,7 +26,7 @@ from more_r1.schema import Schema
 from more_r1.training import difficulty as module
 from more_r1.training.difficulty import Difficulty, DifficultyRecipe, run_difficulty
 from more_r1.training.examples import draw
-from more_r1.training.measured import Measured, read_difficulty, read_figures, read_pools
+from more_r1.training.measured import Measured, read_difficulty, read_figures
 from more_r1.training.recipe import RecipeError
 from more_r1.training.samples import read_samples
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from halves import TRAIN, Halfway, document, events
+from halves import TRAIN, Halfway, document, events, read_pools
 from peft import PeftModel
 from torch import Tensor
 
@@ -21,8 +21,9 @@ from more_r1.models.load import load_backbone
 from more_r1.models.lora import Lora, add_lora, without_lora
 from more_r1.reasoning.prompt import Prompt
 from more_r1.schema import Schema
+from more_r1.training import update as update_module
 from more_r1.training.grpo import Mixed, run_grpo
-from more_r1.training.measured import FIGURES, LINES, read_difficulty, read_pools, split
+from more_r1.training.measured import FIGURES, LINES, read_difficulty, split
 from more_r1.training.mixing import Mixing, order
 from more_r1.training.recipe import RecipeError
 from more_r1.training.samples import read_samples
@@ -222,7 +223,15 @@ def test_the_run_takes_the_steps_of_the_mixing(halfway: Halfway, tmp_path: Path)
     assert [number for event in steps(short.out) for number, _ in event["passed"]] == wanted[:8]
 
 
-def test_difficulty_is_measured_anew(halfway: Halfway, tmp_path: Path) -> None:
+def test_difficulty_is_measured_anew(halfway: Halfway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def noted(backbone: Any, prompts: Any, groups: list[list[int]], *more: Any) -> Any:
+        seeds.extend(seed for group in groups for seed in group)
+        return real(backbone, prompts, groups, *more)
+
+    real = update_module.sample
+    monkeypatch.setattr(update_module, "sample", noted)
     done = run_grpo(halfway.grpo(tmp_path / "run", mixing={"preset": "hard_only", "remeasure": True}, lr=1e-3, epochs=3))
     known, before = numbers(halfway), read_difficulty(halfway.difficulty)
     sizes = [len(split(before, 0.5)[1])] * 3
@@ -235,6 +244,7 @@ def test_difficulty_is_measured_anew(halfway: Halfway, tmp_path: Path) -> None:
         wanted = [known[one.key] for one in order(easy, hard, epoch, Mixing(preset="hard_only"), 0) or measured]
         assert [next(taken) for _ in range(size)] == [wanted[i % len(wanted)] for i in range(size)]
     assert read_difficulty(done.out / "difficulty-2.jsonl") != before, "the model has changed"
+    assert len(set(seeds)) == len(seeds) == sum(sizes) * halfway.grpo(tmp_path).group, "a pair that comes again is drawn anew"
 
 
 @pytest.mark.parametrize(("beta", "form"), [(0.02, "packed"), (0.0, "recursive")])

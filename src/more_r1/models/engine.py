@@ -1,4 +1,4 @@
-"""What can answer besides a model in this process: an engine that holds the model elsewhere (models/vllm)."""
+"""What can answer besides a backbone: one with a head on it (models/classifier.py), or a model elsewhere (models/vllm)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Rollout:
     ids: tuple[int, ...]
     """Its tokens, the last one included, whatever that is."""
     logprobs: tuple[float, ...]
-    """Of each token, under the model at the temperature, before `top_p` and the ban on picture tokens."""
+    """Of each token, under the model at the temperature, before `top_p` and the ban on picture tokens (vLLM's after it)."""
     ended: bool
     """False where `max_new_tokens` cut it off."""
 

@@ -18,7 +18,8 @@ class Prediction(BaseModel):
     `predicted` is None where the completion broke the form or the label was withheld (`abstained`), `gold` where the label is
     not known; after joint reading it may be another label than the completion's answer. `confidence` is the probability of
     the label given the trace, by `scores`: the log-probability of each label of the schema, in its order, before calibration.
-    `agreement` is the share of sampled traces that end in the label. These are None where they were not asked for. `box` is
+    `agreement` is the share of sampled traces that end in the label. These are None where they were not asked for;
+    joint reading asks for scores and confidence, too. `box` is
     centre and size as fractions of the picture, `span` [start, end) in tokens. `objects` and `entities` count those of the
     document. `image` is None where the picture came as bytes.
     """

@@ -122,8 +122,11 @@ class Mixed(Sequence[Groups]):
         measured = self._measured[1] if epoch == 1 or self._remeasured is None else self._remeasured(epoch)
         easy = {one.key for one in split(measured, self._threshold)[0]}
         found = self._order(epoch, measured) or list(measured)
-        numbers = [self._numbers[one.key] for one in islice(cycle(found), size)]
-        return [Asked(self._samples[n], n, self._samples[n].key in easy) for n in numbers]
+        asked = []
+        for place, one in enumerate(islice(cycle(found), size)):
+            number = self._numbers[one.key]
+            asked.append(Asked(self._samples[number], number, one.key in easy, turn=place // len(found)))
+        return asked
 
     def _order(self, epoch: int, measured: Sequence[Measured]) -> list[Measured]:
         easy, hard = split(measured, self._threshold)
@@ -166,7 +169,9 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
         if not file.exists():
             pool, asked = [by_key[one.key] for one in measured], measured[0].asked
             count = asked if asked > 1 else 0
+            backbone.model.eval()
             again = measure(backbone, schema, pool, count, recipe.sampling, recipe.max_new_tokens, recipe.seed, epoch)
+            backbone.model.train()
             if launched().is_main_process:
                 with replacing(file) as fresh:
                     fresh.write_text("".join(map(line, again)), encoding="utf-8", newline="\n")

@@ -121,12 +121,6 @@ def read_difficulty(path: Path) -> list[Measured]:
     return measured
 
 
-def read_pools(folder: Path) -> tuple[list[Measured], list[Measured]]:
-    """The easy and the hard pairs of a folder, by the threshold in its difficulty.json; raises as `read_difficulty`."""
-    measured = read_difficulty(folder)
-    return split(measured, read_figures(folder).threshold)
-
-
 def read_figures(folder: Path) -> Difficulty:
     """The figures of a folder. Raises RecipeError where there are none."""
     file = folder / FIGURES

@@ -47,6 +47,8 @@ class Asked:
     sample: Sample
     number: int
     easy: bool
+    turn: int = 0
+    """How often it came before in its epoch."""
 
 
 def read_samples(data: Path, split: str) -> list[Sample]:

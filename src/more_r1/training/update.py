@@ -114,8 +114,9 @@ class GrpoUpdate:
         times = [time.perf_counter()]
         asked = share(batch.asked, trainer.accelerator)
         prompts = [one.sample.prompt(self.schema, backbone.form) for one in asked]
-        keys = [one.sample.key for one in asked]
-        seeds = [[rollout_seed(recipe.seed, batch.round, key, i) for i in range(recipe.group)] for key in keys]
+        # A pair that comes again in an epoch is answered anew.
+        drawn = [(one.sample.key, range(one.turn * recipe.group, (one.turn + 1) * recipe.group)) for one in asked]
+        seeds = [[rollout_seed(recipe.seed, batch.round, key, i) for i in numbers] for key, numbers in drawn]
         if self.elsewhere is not None:
             rollouts = self.elsewhere.sample(trainer, prompts, seeds, recipe.sampling, recipe.max_new_tokens)
         else:
@@ -197,7 +198,7 @@ class GrpoUpdate:
             if recipe.beta > 0:
                 with without_lora(trainer.backbone.model) if self.reference is None else nullcontext():
                     reference = self._scored(trainer, forest, self.reference)
-            if recipe.rollout == "vllm":
+            if self.elsewhere is not None:
                 sampler, old = old, self._scored(trainer, forest, None)
                 lengths = [len(ids) for _, ids in samples]
                 importance = importance_weights(old, sampler, lengths, recipe.importance, recipe.most_importance)
