@@ -21,6 +21,7 @@ from more_r1.models.load import load_backbone
 from more_r1.models.lora import Lora, add_lora, without_lora
 from more_r1.reasoning.prompt import Prompt
 from more_r1.schema import Schema
+from more_r1.training import grpo as grpo_module
 from more_r1.training import update as update_module
 from more_r1.training.grpo import Mixed, run_grpo
 from more_r1.training.measured import FIGURES, LINES, read_difficulty, split
@@ -223,15 +224,7 @@ def test_the_run_takes_the_steps_of_the_mixing(halfway: Halfway, tmp_path: Path)
     assert [number for event in steps(short.out) for number, _ in event["passed"]] == wanted[:8]
 
 
-def test_difficulty_is_measured_anew(halfway: Halfway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds: list[int] = []
-
-    def noted(backbone: Any, prompts: Any, groups: list[list[int]], *more: Any) -> Any:
-        seeds.extend(seed for group in groups for seed in group)
-        return real(backbone, prompts, groups, *more)
-
-    real = update_module.sample
-    monkeypatch.setattr(update_module, "sample", noted)
+def test_difficulty_is_measured_anew(halfway: Halfway, tmp_path: Path) -> None:
     done = run_grpo(halfway.grpo(tmp_path / "run", mixing={"preset": "hard_only", "remeasure": True}, lr=1e-3, epochs=3))
     known, before = numbers(halfway), read_difficulty(halfway.difficulty)
     sizes = [len(split(before, 0.5)[1])] * 3
@@ -244,7 +237,30 @@ def test_difficulty_is_measured_anew(halfway: Halfway, tmp_path: Path, monkeypat
         wanted = [known[one.key] for one in order(easy, hard, epoch, Mixing(preset="hard_only"), 0) or measured]
         assert [next(taken) for _ in range(size)] == [wanted[i % len(wanted)] for i in range(size)]
     assert read_difficulty(done.out / "difficulty-2.jsonl") != before, "the model has changed"
-    assert len(set(seeds)) == len(seeds) == sum(sizes) * halfway.grpo(tmp_path).group, "a pair that comes again is drawn anew"
+
+
+def test_a_pair_that_comes_again_in_an_epoch_is_drawn_anew(
+    halfway: Halfway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def noted(backbone: Any, prompts: Any, groups: list[list[int]], *more: Any) -> Any:
+        seeds.extend(seed for group in groups for seed in group)
+        return draw(backbone, prompts, groups, *more)
+
+    def all_but_one_right(*_: Any) -> Any:
+        first, *others = read_difficulty(halfway.difficulty)
+        right = [one.model_copy(update={"predicted": (one.label,) * one.asked}) for one in others]
+        return [first.model_copy(update={"predicted": (None,) * first.asked}), *right]
+
+    draw = update_module.sample
+    monkeypatch.setattr(update_module, "sample", noted)
+    monkeypatch.setattr(grpo_module, "measure", all_but_one_right)
+    recipe = halfway.grpo(tmp_path / "run", mixing={"preset": "hard_only", "remeasure": True}, epochs=2)
+    numbers = [number for event in steps(run_grpo(recipe).out) for number, _ in event["passed"]]
+    half = len(numbers) // 2
+    assert half > 1 and len(set(numbers[half:])) == 1, "one pair fills the second epoch"
+    assert len(set(seeds)) == len(seeds) == len(numbers) * recipe.group
 
 
 @pytest.mark.parametrize(("beta", "form"), [(0.02, "packed"), (0.0, "recursive")])
