@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,19 +23,16 @@ import mixing
 
 from more_r1.evaluation.compare import compare, markdown
 
-MORE_R1 = [sys.executable, "-m", "more_r1"]
-SPLITS = ("test", "test_new")
 BASE = "tiny-base"
-ZERO, HEAD, STAGE1, STAGE2 = "zero-shot", "head", "reasoning", "stage 2"
+ZERO, STAGE1, STAGE2 = "zero-shot", "reasoning", "stage 2"
 # By system: its recipe. The names are those of the folders, too.
-SFT = {"answer only": "recipes/tiny-answer.yaml", HEAD: "recipes/tiny-head.yaml", STAGE1: "recipes/tiny-sft.yaml"}
+SFT = {"answer only": "recipes/tiny-answer.yaml", "head": "recipes/tiny-head.yaml", STAGE1: "recipes/tiny-sft.yaml"}
 SYSTEMS = [ZERO, *SFT, STAGE2]
 # What studies/mixing.py calls them.
 ARMS = {"answer only": mixing.ANSWERS1, STAGE1: mixing.STAGE1, STAGE2: "progressive, stratified"}
 
 # Of 25 %: nine pairs of ten are right then. What there is to learn from are those that are right now and then, so that they are
-# told apart by four answers and drawn by their pass rate; "hard" has to include pairs that are right in two of four, or the
-# reward teaches `none` (docs/mixing.md).
+# told apart by four answers and drawn by their pass rate; pairs that are right in two of four count as hard, too.
 MEASURE = ["samples=4", "share=0.25", "threshold=0.75"]
 TEACH = ["mixing={preset: progressive, weighting: pass_rate}", "group=8", "lr=5e-5", "beta=0", "epochs=4", "most_steps=null"]
 TEACH += ["validate_every=33", "valid_pairs=1700"]
@@ -58,7 +54,7 @@ def main() -> None:
     trained = [system for system in options.systems if system != ZERO]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda seed: [study.run(system, seed) for system in trained], options.seeds))
-    for split in SPLITS:
+    for split in mixing.SPLITS:
         print(f"{split}\n\n{study.table(options.seeds, split)}\n")
 
 
@@ -98,7 +94,7 @@ class Study:
             given = [f"model={before}", f"difficulty={measured}", f"out={run}", *TEACH]
             self.more_r1(run, "grpo", "recipes/tiny-grpo.yaml", *common, *given)
         model = BASE if system == ZERO else str(run / "best")
-        for split in SPLITS:
+        for split in mixing.SPLITS:
             if not (run / split / "metrics.json").is_file():
                 asked = ["--data", str(self.data), "--split", split, "--out", str(run / split), "--threads", "1"]
                 self.more_r1(run, "evaluate", "--model", model, *asked)
@@ -107,7 +103,7 @@ class Study:
         """Run the command, its output to a file beside the run."""
         self.out.mkdir(parents=True, exist_ok=True)
         with (self.out / f"{run.name}.txt").open("a", encoding="utf-8") as log:
-            subprocess.run([*MORE_R1, *arguments], check=True, stdout=log, stderr=log)
+            subprocess.run([*mixing.MORE_R1, *arguments], check=True, stdout=log, stderr=log)
 
     def table(self, seeds: list[int], split: str) -> str:
         """What is there of all systems on a split, as Markdown, in percent."""

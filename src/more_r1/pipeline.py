@@ -135,7 +135,8 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
     if recipe.annotate is not None and not (recipe.sft.out / "result.json").exists():
         if isinstance(recipe.annotate.expert, SelfTaught) and launched().num_processes > 1:
             raise RecipeError(
-                "annotate.expert.kind=self_taught trains in one process; run `more-r1 train --until annotate` first"
+                "annotate.expert.kind=self_taught trains in one process; run `more-r1 train --until annotate` in one first, "
+                f"then give annotate=null sft.traces={recipe.sft.traces}"
             )
         if launched().is_main_process:
             with progress("annotating") as tell:

@@ -75,9 +75,11 @@ class AnnotateRecipe(Recipe):
 
     @model_validator(mode="after")
     def _priced(self) -> Self:
-        if self.max_cost is not None and not isinstance(self.expert, OpenAI):
+        if self.max_cost is None:
+            return self
+        if not isinstance(self.expert, OpenAI):
             raise ValueError(f"max_cost: an expert of kind {self.expert.kind} costs nothing; leave it out")
-        if self.max_cost is not None and getattr(self.expert, "price_in", 0.0) is None:
+        if self.expert.price_in is None:
             raise ValueError("max_cost: give expert.price_in and expert.price_out, a million tokens each, to count with")
         return self
 

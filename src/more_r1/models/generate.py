@@ -31,10 +31,9 @@ def generate(
 
     With `keep_form` the form is kept by force and the answer is a label of that schema, see form.py, with `types`, too, one
     that the types of step 4 allow, if it names them; `max_new_tokens` must leave room for it. With `sampling` and a seed for
-    each prompt completions are drawn. A text ends at the end of sequence, a drawn one with
-    `</answer>`, too, or after `max_new_tokens`. Which prompts are asked
-    together changes nothing but rounding; prompts that begin alike are fastest side by side. `progress` is told how many
-    prompts are done.
+    each prompt completions are drawn. A text ends at the end of sequence, a drawn one with `</answer>`,
+    too, or after `max_new_tokens`. Which prompts are asked together changes nothing but rounding; prompts that begin alike are
+    fastest side by side. `progress` is told how many prompts are done.
     """
     if not isinstance(model, Backbone):
         return model.generate(prompts, max_new_tokens, progress, keep_form, types=types, sampling=sampling, seeds=seeds)
