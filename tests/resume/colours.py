@@ -13,7 +13,8 @@ from PIL import Image
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Picture, Prompt
 from more_r1.training.examples import Batch, Epochs, Example
-from more_r1.training.learner import Learned, TrainingRecipe, fit, learn, rates
+from more_r1.training.fit import fit
+from more_r1.training.learner import Learned, TrainingRecipe, learn, rates
 from more_r1.training.run import Run
 
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -12,8 +14,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from colours import ColourRecipe, child, train
+from colours import ColourRecipe, child, examples, train
 
+from more_r1.formats.fault import FormatError
+from more_r1.training.examples import Batch, Epochs
 from more_r1.training.recipe import RecipeError
 
 # A process that has imported torch once and is forked for each life of the run.
@@ -43,7 +47,7 @@ def assert_same(one: Path, other: Path) -> None:
     for file in ("final/model.safetensors", "best/model.safetensors", "result.json"):
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
     for folder in (one, other):
-        expected = {"recipe.yaml", "log.jsonl", "tensorboard", "best", "final", "result.json"}
+        expected = {".lock", "recipe.yaml", "log.jsonl", "tensorboard", "best", "final", "result.json"}
         assert {path.name for path in folder.iterdir()} == expected
 
 
@@ -139,6 +143,67 @@ def test_the_best_by_validation_is_kept(whole: Path) -> None:
     assert best != max(scores), "the last being the best, these tests would notice nothing"
     assert json.loads((whole / "result.json").read_text()) == {"steps": 18, "best_step": best, "best": {"f1": scores[best]}}
     assert (whole / "best/model.safetensors").read_bytes() != (whole / "final/model.safetensors").read_bytes()
+
+
+def test_what_is_best_is_known_by_what_stands_beside_its_weights(tmp_path: Path, whole: Path) -> None:
+    """A life that is lost after its checkpoint may have validated a better model than those that follow, where not every bit is
+    the same again."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "result.json").unlink()
+    shutil.rmtree(out / "best")
+    shutil.copytree(out / "final", out / "best")
+    (out / "best" / "validation.json").write_text('{"step": 17, "scores": {"f1": 7}}')
+    finish(out)
+    assert json.loads((out / "result.json").read_text()) == {"steps": 18, "best_step": 17, "best": {"f1": 7}}
+    assert (out / "best/model.safetensors").read_bytes() == (whole / "final/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["written", "half written", "old one gone", "old one half removed"])
+def test_killed_while_the_best_is_replaced(tmp_path: Path, whole: Path, moment: str) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "result.json").unlink()
+    new, best = out / "best-new", out / "best"
+    if moment in ("written", "half written"):
+        shutil.copytree(best, new)
+        (best / "model.safetensors").write_bytes(b"an older one")
+    else:
+        best.rename(new)
+    if moment == "half written":
+        (new / "validation.json").unlink()
+        shutil.copytree(whole / "best", best, dirs_exist_ok=True)
+    if moment == "old one half removed":
+        (out / ".best-old").mkdir()
+    finish(out)
+    assert_same(out, whole)
+
+
+def test_a_second_process_is_refused_and_harms_nothing(tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    while process.is_alive() and last_step(out) < 2:
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(FormatError, match="another run writes here"):
+        train(ColourRecipe(out=out))
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(60)
+    assert_same(out, whole)
+
+
+def test_a_run_that_failed_lets_go_of_its_folder(tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "run"
+
+    class Broken(list[Batch]):
+        def __getitem__(self, index: Any) -> Any:
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full") as caught:
+        train(ColourRecipe(out=out), Broken(Epochs(examples(), 6, 4, 0)))
+    assert caught
+    finish(out)
+    assert_same(out, whole)
 
 
 def test_a_finished_run_is_left_alone_and_another_recipe_refused(whole: Path) -> None:

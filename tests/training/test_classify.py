@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from halves import FORM, VALID, Halfway, document, events
+from halves import FORM, SHARE, VALID, Halfway, document, events
 from typer.testing import CliRunner
 
 import more_r1.training.sft as module
@@ -16,11 +17,13 @@ from more_r1.cli import app
 from more_r1.document import Document, Entity, Pair, Span
 from more_r1.evaluation.evaluate import evaluate
 from more_r1.models.classifier import Asked, Classifier, load_model
-from more_r1.models.load import Backbone, ModelError, load_backbone
+from more_r1.models.load import Backbone, ModelError, load_backbone, read_form
 from more_r1.models.predict import Reading
 from more_r1.models.sampling import Sampling
 from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt
 from more_r1.schema import Schema
+from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
+from more_r1.training.grpo import run_grpo
 from more_r1.training.recipe import RecipeError
 from more_r1.training.sft import SftRecipe, run_sft
 
@@ -153,7 +156,22 @@ def test_what_is_no_head_is_refused(halfway: Halfway, headed: Path, tmp_path: Pa
     (folder / "head.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"head\.safetensors: no head .*train it anew"):
         load_model(folder)
-    assert load_backbone(folder).form.reasoning == "none"
+    assert read_form(folder).reasoning == "none"
+
+
+def test_where_words_are_needed_a_head_is_refused(halfway: Halfway, headed: Path, tmp_path: Path) -> None:
+    """Its language model has learnt nothing of words: what it wrote would be noise, and nobody would be told."""
+    model = str(headed / "best")
+    runs: tuple[Callable[[], object], ...] = (
+        lambda: run_sft(recipe(halfway, tmp_path / "sft", model=model, head=False)),
+        lambda: run_difficulty(DifficultyRecipe(model=model, data=halfway.data, share=SHARE, out=tmp_path / "difficulty")),
+        lambda: run_grpo(halfway.grpo(tmp_path / "grpo", model=model)),
+        lambda: load_backbone(model),
+    )
+    for run in runs:
+        with pytest.raises(ModelError, match=r"best: has a classification head and writes no words.*trained from"):
+            run()
+    assert not any((tmp_path / name).exists() for name in ("sft", "difficulty", "grpo"))
 
 
 def test_a_copy_keeps_its_head_and_the_head_is_calibrated(halfway: Halfway, headed: Path, tmp_path: Path) -> None:
@@ -175,6 +193,6 @@ def test_a_run_from_before_a_setting_is_the_same_run(halfway: Halfway, headed: P
     lines = file.read_text()
     file.write_text("".join(line for line in lines.splitlines(keepends=True) if not line.startswith("decision_weight")))
     assert run_sft(recipe(halfway, headed)).steps > 0
-    with pytest.raises(RecipeError, match=r"another recipe \(decision_weight=None there, 2\.0 here"):
+    with pytest.raises(RecipeError, match=r"another recipe \(decision_weight=1\.0 there, 2\.0 here"):
         run_sft(recipe(halfway, headed, decision_weight=2))
     file.write_text(lines)

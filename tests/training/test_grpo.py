@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from halves import TRAIN, Halfway, document, events, read_pools
 from peft import PeftModel
 from torch import Tensor
@@ -27,6 +28,7 @@ from more_r1.training.grpo import Mixed, run_grpo
 from more_r1.training.measured import FIGURES, LINES, read_difficulty, split
 from more_r1.training.mixing import Mixing, order
 from more_r1.training.recipe import RecipeError
+from more_r1.training.run import Run
 from more_r1.training.samples import read_samples
 
 
@@ -52,6 +54,20 @@ def weights(folder: Path) -> dict[str, Tensor]:
 def moved(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """The norm of the difference of two sets of weights."""
     return float(torch.cat([(one[name] - other[name]).flatten() for name in one]).norm())
+
+
+def test_a_run_from_before_a_nested_setting_is_the_same_run(halfway: Halfway, tmp_path: Path) -> None:
+    recipe = halfway.grpo(tmp_path / "run")
+    Run(recipe, recipe.out).begin()
+    file = recipe.out / "recipe.yaml"
+    told = yaml.safe_load(file.read_text())
+    del told["mixing"]["remeasure"], told["vllm"], told["rewards"]["length"]
+    file.write_text(yaml.safe_dump(told))
+    with pytest.raises(RecipeError, match=r"another recipe \(rewards=.*'length': 1.* there, .*'length': 0.* here\)"):
+        Run(recipe, recipe.out)
+    told["rewards"]["length"] = 0
+    file.write_text(yaml.safe_dump(told))
+    Run(recipe, recipe.out)
 
 
 def test_the_answers_become_right(halfway: Halfway, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

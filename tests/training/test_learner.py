@@ -15,7 +15,8 @@ from torch import Tensor
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Prompt
 from more_r1.training.examples import Batch, Example
-from more_r1.training.learner import TrainingRecipe, fit, learn, rates, token_mean
+from more_r1.training.fit import fit, token_mean
+from more_r1.training.learner import TrainingRecipe, learn, rates
 from more_r1.training.run import Run
 
 PROMPT = Prompt((("a",),))
@@ -82,12 +83,22 @@ def test_weights_in_half_precision_are_learnt_in_single_precision(tmp_path: Path
     backbone.model.bfloat16()
     before = {name: weight.detach().clone() for name, weight in backbone.model.named_parameters()}
     recipe = TrainingRecipe.model_validate({"out": tmp_path / "run", "threads": 1})
-    batches = [Batch((Example(PROMPT, "b a b"),), 1.0)] * 2
+    made_in_half = []
+
+    class Batches(list[Batch]):
+        """What asks the model as it is made asks it in the precision that it is trained in."""
+
+        def __getitem__(self, index: Any) -> Any:
+            made_in_half.append(torch.is_autocast_enabled("cpu"))
+            return super().__getitem__(index)
+
+    batches = Batches([Batch((Example(PROMPT, "b a b"),), 1.0)] * 2)
     try:
         learn(backbone, recipe, Run(recipe, recipe.out), batches, [1e-6] * 2, fit)
     finally:
         AcceleratorState._reset_state(True)
     moved = {name: float((weight.detach() - before[name]).abs().max()) for name, weight in backbone.model.named_parameters()}
+    assert made_in_half == [True, True]
     assert all(0 < far < 1e-5 for name, far in moved.items() if "layers" in name and "visual" not in name)
     stored = load_file(recipe.out / "final" / "model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {torch.bfloat16}

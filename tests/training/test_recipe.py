@@ -94,7 +94,9 @@ def test_any_number_comes_back_from_the_command_line(tmp_path_factory: pytest.Te
         ("lr: 1", ["lr.more.deep=3"], ["'lr.more.deep=3'", "nothing under"]),
         ("parts: [{name: a}]", ["parts.1.lr=3"], ["'parts.1.lr=3'", "there are 1"]),
         ("parts: [{name: a}]", ["parts.x=3"], ["'parts.x=3'", "no number"]),
-        ("lr: 1", ["lr=["], ["'lr=['"]),
+        ("lr: 1", ["lr=["], ["lr=: ", "line 1"]),
+        ("lr: 2024-13-45", [], ["r.yaml", "month"]),
+        ("lr: " + "[" * 5000, [], ["r.yaml"]),
     ],
 )
 def test_mistakes_cost_one_clear_line(tmp_path: Path, text: str, overrides: list[str], parts: list[str]) -> None:
@@ -104,6 +106,14 @@ def test_mistakes_cost_one_clear_line(tmp_path: Path, text: str, overrides: list
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_a_line_that_cannot_be_read_is_not_shown(tmp_path: Path) -> None:
+    """A key has no place in a recipe, but who has put it there by mistake must not find it in a log."""
+    for text, overrides in (("lr: 1\nout: sk-secret: x", []), ("lr: 1", ["out=sk-secret: x: y"]), ("lr: 'sk-secret", [])):
+        with pytest.raises(RecipeError, match=r"line \d+, column \d+") as caught:
+            load_recipe(write(tmp_path, text), overrides, Outer)
+        assert "secret" not in str(caught.value)
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:

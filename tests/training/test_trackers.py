@@ -21,7 +21,8 @@ from torch import Tensor
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Prompt
 from more_r1.training.examples import Batch, Example
-from more_r1.training.learner import TrainingRecipe, fit, learn
+from more_r1.training.fit import fit
+from more_r1.training.learner import TrainingRecipe, learn
 from more_r1.training.recipe import RecipeError, load_recipe
 from more_r1.training.run import Run
 

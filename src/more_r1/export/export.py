@@ -31,7 +31,7 @@ from more_r1.models.load import FORM_FILE
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 from more_r1.training.examples import draw
-from more_r1.training.recipe import RecipeError
+from more_r1.training.recipe import RecipeError, read_yaml
 from more_r1.training.samples import Sample, read_samples
 
 
@@ -120,11 +120,11 @@ def _pairs(run: Path) -> tuple[list[tuple[Sample, str]], list[Sample]]:
 
 def _drawn(file: Path) -> _Drawn:
     try:
-        return _Drawn.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return _Drawn.model_validate(read_yaml(file.read_text(encoding="utf-8"), str(file)))
     except OSError as error:
         raise RecipeError(f"{file}: cannot be read ({error.strerror}); give a folder of `more-r1 annotate`") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise RecipeError(f"{file}: {' '.join(str(error).split())[:300]}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "recipe"

@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from more_r1.models.decode import batches
 from more_r1.models.forest import Forest
-from more_r1.models.load import Backbone, ModelError, fingerprint, load_backbone, save_backbone
+from more_r1.models.load import HEAD_FILE, Backbone, ModelError, fingerprint, load_manner, save_backbone, with_weights
 from more_r1.models.processor import Encoder
 from more_r1.models.sampling import Sampling
 from more_r1.reasoning.prompt import Prompt, PromptForm
 from more_r1.reasoning.trace import Trace
 from more_r1.schema import Schema
 
-HEAD_FILE = "head.safetensors"
 # Tokens of the prompts that are asked together.
 ASKED_TOKENS = 16384
 _ENTITY = "Entity: "
@@ -184,17 +183,18 @@ class Classifier:
 
 def load_model(name_or_dir: str | Path) -> Backbone | Classifier:
     """As `load_backbone`, with its head if the folder has one. Raises ModelError."""
-    backbone, file = load_backbone(name_or_dir), Path(name_or_dir) / HEAD_FILE
-    if not file.is_file():
+    manner = load_manner(name_or_dir)
+    backbone = with_weights(manner)
+    if manner.head is None:
         return backbone
     try:
-        with safe_open(file, "pt") as stored:
+        with safe_open(manner.head, "pt") as stored:
             labels = json.loads(stored.metadata()["labels"])
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no dict
         head = Head(backbone.model.config.text_config.hidden_size, len(labels))
         head.load_state_dict(weights)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{file}: no head ({' '.join(str(error).split())[:300]}); train it anew") from error
+        raise ModelError(f"{manner.head}: no head ({' '.join(str(error).split())[:300]}); train it anew") from error
     backbone = replace(backbone, form=backbone.form.model_copy(update={"reasoning": "none"}))
     return Classifier(backbone, head.to(backbone.model.device).eval(), tuple(labels))
 

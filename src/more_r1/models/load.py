@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +27,7 @@ from more_r1.reasoning.prompt import PromptForm
 
 FORM_FILE = "more_r1.json"
 CALIBRATION_FILE = "calibration.json"
+HEAD_FILE = "head.safetensors"
 # The models that come with the package: after stage 1, and the base that it began from.
 SHIPPED = ("tiny", "tiny-base")
 # Only the text model attends along a forest; the vision tower stays as it is.
@@ -61,6 +62,17 @@ class Manner:
     encoder: Encoder
     form: PromptForm
     temperature: float
+    head: str | None
+    """The file of its classification head, which answers in place of words; see models/classifier.py."""
+
+    def worded(self) -> Self:
+        """The same. Raises ModelError for a model with a head."""
+        if self.head is not None:
+            raise ModelError(
+                f"{self.name}: has a classification head and writes no words; it can be asked by the local engine, but not be "
+                "trained or drawn from: give the model that it was trained from"
+            )
+        return self
 
 
 @dataclass
@@ -82,12 +94,16 @@ def load_backbone(
 
     `device` defaults to the GPU if there is one; `dtype` to float32 on the CPU and to what is stored elsewhere. Weights are
     read from safetensors only, for other formats can run code, and code that a folder brings is never run. Raises ModelError
-    for what is missing, broken or another model.
+    for what is missing, broken or another model, a classification head among it.
     """
+    return with_weights(load_manner(name_or_dir).worded(), device, dtype)
+
+
+def with_weights(manner: Manner, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Backbone:
+    """The model of this manner, whose head, if it has one, is not looked at; as `load_backbone`."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
-    manner = load_manner(name_or_dir)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             manner.name,
@@ -115,14 +131,15 @@ def load_manner(name_or_dir: str | Path) -> Manner:
             raise ModelError(f"{name}: {error}") from error
         encoder = Encoder(family.load(name), family)
         # From the hub, too.
-        form, calibration = (
-            cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in (FORM_FILE, CALIBRATION_FILE)
+        form, calibration, head = (
+            cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+            for file in (FORM_FILE, CALIBRATION_FILE, HEAD_FILE)
         )
     except ModelError:
         raise
     except Exception as error:
         raise _unusable(name, error) from error
-    return Manner(name, config, encoder, _read_form(form), _read_temperature(calibration))
+    return Manner(name, config, encoder, _read_form(form), _read_temperature(calibration), head)
 
 
 def read_form(name_or_dir: str | Path) -> PromptForm:

@@ -1,4 +1,4 @@
-"""The loop that both stages and the base share: batch, update, log, validate, save, resume; and the update of fine-tuning.
+"""The loop that both stages and the base share: batch, update, log, validate, save, resume.
 
 The batch and the learning rate of a step are pure functions of the recipe (and of the log up to it), so a checkpoint needs no
 data or scheduler state beyond the step. On CPU a run that was killed at any moment and started again ends with the bits of one
@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from pydantic import Field, field_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.utils.logging import disable_progress_bar
 
+from more_r1.formats.paths import lock
 from more_r1.models.forest import Forest, scored
 from more_r1.models.load import Backbone, save_backbone
 from more_r1.models.vision import vision_parameters
 from more_r1.training.card import write_card
-from more_r1.training.examples import Batch, Example, share
 from more_r1.training.recipe import Recipe, RecipeError
-from more_r1.training.run import Log, Run
+from more_r1.training.run import Best, Log, Run
 from more_r1.training.run import Progress as RunProgress
 from more_r1.training.split import accelerator_of, prepare, whole
 from more_r1.training.trackers import Tracker, missing
@@ -89,13 +89,6 @@ class Learned:
     def model(self) -> Path:
         """The model folder to use: the best by validation, else the final one."""
         return self.out / ("final" if self.best_step is None else "best")
-
-
-def token_mean(logprobs: Sequence[Tensor], examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Minus the mean log-probability of all completion tokens of the batch, as TRL's SFTTrainer has it, weighted by example."""
-    pairs = zip(logprobs, examples, strict=True)
-    weights = [tokens.new_tensor(example.weight).expand_as(tokens) for tokens, example in pairs]
-    return -(torch.cat(list(logprobs)) * torch.cat(weights)).sum(), torch.cat(weights).sum()
 
 
 def rates(peak: float, steps: int, warmup: float, schedule: Literal["cosine", "constant"]) -> list[float]:
@@ -166,24 +159,6 @@ class Trainer:
 Update = Callable[[Trainer, T], dict[str, Any]]
 
 
-def fit(trainer: Trainer, batch: Batch) -> dict[str, Any]:
-    """The update of fine-tuning: one step on the mean log-probability of the completions."""
-    accelerator = trainer.accelerator
-    sizes = [len(example.completion) for example in batch.examples]
-    # DDP needs a backward pass of every process, if only one that counts for nothing.
-    examples = share(batch.examples, accelerator, sizes) or (replace(batch.examples[0], weight=0.0),)
-    encoder = trainer.backbone.encoder
-    forest = Forest.build([(encoder.prompt(e.prompt), encoder.completion(e.completion)) for e in examples], encoder)
-    total, count = token_mean(trainer.policy(forest)[0].split(forest.lengths), examples)
-    tokens = [total.new_tensor(float(n)) for n in (forest.tokens, forest.repeated_tokens)]
-    all_total, all_count, computed, repeated = accelerator.reduce(torch.stack([total.detach(), count, *tokens])).tolist()
-    trainer.backward(total / all_count)
-    norm = trainer.step(all_total / all_count)
-    event: dict[str, Any] = {"epoch": round(batch.epoch, 4)} | ({"stage": batch.stage} if batch.stage else {})
-    event |= {"loss": all_total / all_count, "grad_norm": norm}
-    return event | {"tokens": int(computed), "repeated_tokens": int(repeated)}
-
-
 def finished(run: Run, console: Console) -> Learned | None:
     """How the run in this folder ended, if it has; says so."""
     if run.result is None:
@@ -209,7 +184,8 @@ def learn(
 
     What is trained and called is `policy`, by default a Policy around the backbone's model; `save` writes it as a model folder.
     `validate` is called after the steps in `validate_at`, 0 being before the first; the model with the highest "f1" is kept in
-    best/, the last in final/. Raises RecipeError where the loss or its gradient is no number any more.
+    best/, the last in final/. Raises RecipeError where the loss or its gradient is no number any more, FormatError where
+    another process trains in the same folder.
     """
     # Not every batch shows a picture, and then a vision tower that learns has no gradients: DDP must not wait for them.
     sees = any(parameter.requires_grad for parameter in vision_parameters(backbone.model))
@@ -220,16 +196,35 @@ def learn(
     policy = policy or Policy(backbone.model)
     save = save or partial(save_backbone, backbone, dtype=backbone.model.dtype)
     accelerator = accelerator_of(policy, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=sees)])
-    if accelerator.is_main_process:
-        run.begin()
     disable_progress_bar()  # transformers', at every saved model; it would tear ours
-    set_seed(recipe.seed)
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    adam = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas, fused=True)
-    policy, optimizer = prepare(accelerator, policy, backbone.model, adam, recipe.clip)
-    trainer = Trainer(backbone, accelerator, policy, optimizer, recipe.clip)
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.callback(lock(run.folder).release)
+            run.begin()
+        set_seed(recipe.seed)
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        adam = torch.optim.AdamW(_groups(policy, recipe.weight_decay), lr=0.0, betas=recipe.betas, fused=True)
+        policy, optimizer = prepare(accelerator, policy, backbone.model, adam, recipe.clip)
+        trainer = Trainer(backbone, accelerator, policy, optimizer, recipe.clip)
+        return _go_on(trainer, recipe, run, batches, rates, update, validate, validate_at, save)
+
+
+def _go_on(
+    trainer: Trainer,
+    recipe: TrainingRecipe,
+    run: Run,
+    batches: Sequence[T],
+    rates: Sequence[float],
+    update: Update[T],
+    validate: Callable[[], Mapping[str, float]] | None,
+    validate_at: frozenset[int],
+    save: Callable[[Path], None],
+) -> Learned:
+    """Train from the checkpoint, or from the first step, to the end."""
+    accelerator = trainer.accelerator
     done = run.resume(accelerator)
+    best: Best | None = broadcast_object_list([run.best])[0]  # all processes keep the same
     loader: DataLoader[T] = DataLoader(
         batches,  # type: ignore[arg-type]  # a sequence is all it needs
         batch_size=None,
@@ -245,17 +240,17 @@ def learn(
     settings = recipe.model_dump(mode="json")
     log = Log(run.folder, done, recipe.trackers, settings) if accelerator.is_main_process else None
 
-    def kept(name: str) -> None:
+    def kept(write: Callable[[], None]) -> None:
         """Write the model as it is now; all processes call it."""
         with trainer.whole():
             if accelerator.is_main_process:
-                save(run.folder / name)
+                write()
             accelerator.wait_for_everyone()
 
-    def validated(step: int) -> RunProgress:
+    def validated(step: int) -> Best | None:
         """Validate, keep the model if it is the best so far."""
         if validate is None or step not in validate_at:
-            return done
+            return best
         trainer.policy.eval()
         with trainer.whole(), accelerator.autocast():
             scores = validate()
@@ -263,19 +258,23 @@ def learn(
         if log:
             log.write({"step": step, **{f"valid_{name}": value for name, value in scores.items()}})
         console.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-        if done.best is not None and scores["f1"] <= done.best["f1"]:
-            return done
-        kept("best")
-        return replace(done, best_step=step, best=dict(scores))
+        if best is not None and scores["f1"] <= best.scores["f1"]:
+            return best
+        passed = Best(step, dict(scores))
+        kept(partial(run.keep, passed, save))
+        return passed
 
     trainer.policy.train()
     with _bar(console) as bar:
         task = bar.add_task("training", total=len(batches), completed=done.step)
         if done.step == 0:
-            done = validated(0)
+            best = validated(0)
         clock = time.perf_counter()
-        for step, batch in enumerate(loader, done.step + 1):
-            for group in optimizer.param_groups:
+        made = iter(loader)
+        for step in range(done.step + 1, len(batches) + 1):
+            with accelerator.autocast():  # stage 2 may ask the model anew as it mixes
+                batch = next(made)
+            for group in trainer.optimizer.param_groups:
                 group["lr"] = rates[step - 1]
             try:
                 event = update(trainer, batch)
@@ -284,18 +283,17 @@ def learn(
             if log:
                 log.write({"step": step, "lr": rates[step - 1], **event, "seconds": round(time.perf_counter() - clock, 4)})
             bar.update(task, completed=step, description=f"loss {event['loss']:.3f}")
-            done = validated(step)
+            best = validated(step)
             if step % recipe.checkpoint_every == 0 and step < len(batches):
-                done = replace(done, step=step, log_bytes=log.bytes if log else 0)
-                run.save(accelerator, done)
+                run.save(accelerator, RunProgress(step, log.bytes if log else 0))
             clock = time.perf_counter()
-    kept("final")
-    learned = Learned(run.folder, len(batches), done.best_step, done.best)
+    kept(partial(save, run.folder / "final"))
+    learned = Learned(run.folder, len(batches), best.step if best else None, best.scores if best else None)
     if log:
         log.close()
         write_card(run.folder / "final", recipe, learned.steps, learned.steps, None)
-        if done.best_step is not None:
-            write_card(run.folder / "best", recipe, done.best_step, learned.steps, done.best)
+        if best is not None:
+            write_card(run.folder / "best", recipe, best.step, learned.steps, best.scores)
         run.finish({"steps": learned.steps, "best_step": learned.best_step, "best": learned.best})
     accelerator.wait_for_everyone()
     return learned

@@ -35,11 +35,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str], model: type[R]) -> R
     Values on the command line are YAML too. Raises RecipeError for a file or value that cannot be read and for unknown keys.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from error
+    data = read_yaml(text, str(path))
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: expected `key: value` lines")
     for override in overrides:
@@ -50,14 +49,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str], model: type[R]) -> R
         raise RecipeError(f"{path}: {_first_fault(error, model)}") from error
 
 
+def read_yaml(text: str, source: str) -> Any:
+    """Plain data. A fault is told by its place alone, as RecipeError: the line may hold what must not be seen."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise RecipeError(f"{source}: {error.problem or error.context}{place}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
+        raise RecipeError(f"{source}: {' '.join(str(error).split())}") from error
+
+
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip("."):
         raise RecipeError(f"{override!r}: write key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: {' '.join(str(error).split())}") from error
+    value = read_yaml(text, f"{key}=")
     place: Any = data
     *path, last = key.split(".")
     for name in path:

@@ -1,7 +1,8 @@
 """The folder of a training run: recipe.yaml, log.jsonl, tensorboard/, checkpoint/, best/, final/, result.json.
 
 A checkpoint is complete or absent: it is written under another name and then renamed to `checkpoint/STEP`, and the one
-before it goes only afterwards. `result.json` comes last, so a folder that has it is a finished run.
+before it goes only afterwards. So is `best/`, which has the validation that it won by beside its weights. `result.json` comes
+last, so a folder that has it is a finished run.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate import Accelerator
+from pydantic import ValidationError
 
 from more_r1.formats.paths import sync
-from more_r1.training.recipe import Recipe, RecipeError
+from more_r1.training.recipe import Recipe, RecipeError, read_yaml
 from more_r1.training.trackers import Tracker, open_curves
 
 # accelerate warns about tied weights at every checkpoint; they are tied again on loading.
@@ -30,14 +33,24 @@ logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 FREE = ("out", "checkpoint_every", "workers", "trackers", "rollout", "vllm")
 
 
+# In best/: the step after which it was validated, and the figures.
+VALIDATION = "validation.json"
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: steps done, bytes of log.jsonl that belong to them, the best validation so far."""
+    """How far a run is: steps done, and bytes of log.jsonl that belong to them."""
 
     step: int = 0
     log_bytes: int = 0
-    best_step: int | None = None
-    best: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The validation that no other one has passed so far."""
+
+    step: int
+    scores: Mapping[str, float]
 
 
 class Run:
@@ -49,32 +62,39 @@ class Run:
         self._file = folder / "recipe.yaml"
         # Through JSON: what is compared and stored is plain, whatever the recipe's types.
         self._recipe = json.loads(recipe.model_dump_json())
-        # A lone .part is ours, from a kill before the recipe was in place.
-        strange = folder.exists() and (not folder.is_dir() or any(item.suffix != ".part" for item in folder.iterdir()))
+        # These alone are ours, from a kill before the recipe was in place.
+        ours = (f".{self._file.name}.part", ".lock")
+        strange = folder.exists() and (not folder.is_dir() or any(item.name not in ours for item in folder.iterdir()))
         if self._file.exists():
-            fields = type(recipe).model_fields.items()
-            usual = {name for name, field in fields if getattr(recipe, name) == field.get_default(call_default_factory=True)}
-            self._same(self._recipe, self._file, usual)
+            self._same(type(recipe))
         elif strange:
             raise RecipeError(f"out={folder}: there is something else than a run; give another folder")
 
     def begin(self) -> None:
         """Make the folder this recipe's; not before all inputs are there, so that a mistake in them leaves nothing behind."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for broken in (*self.folder.glob(".best-*"), *self.folder.glob(".final-*")):
-            shutil.rmtree(broken)  # model folders that a kill left half written
+        for broken in (*self.folder.glob(".best*"), *self.folder.glob(".final-*")):
+            shutil.rmtree(broken)  # model folders that a kill left half written, or half removed
+        if (new := self.folder / "best-new").exists():
+            # With its validation in it, a kill left it whole, maybe with no other best model beside it.
+            self._promote(new) if (new / VALIDATION).exists() else shutil.rmtree(new)
         write_atomically(self._file, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
 
-    def _same(self, mine: dict[str, Any], file: Path, usual: set[str]) -> None:
-        """`usual` are the fields that have their default: a run from before there was such a field has it, too."""
+    def _same(self, kind: type[Recipe]) -> None:
+        """Raises RecipeError where the run that is there computes something else."""
+        file = self._file
         try:
-            theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
+        theirs = read_yaml(text, str(file))
         if not isinstance(theirs, dict):
             raise RecipeError(f"{file}: is no recipe; give another out=")
-        new = usual - theirs.keys()
-        keys = [key for key in {**mine, **theirs} if key not in (*FREE, *new) and mine.get(key) != theirs.get(key)]
+        # A run from before there was a setting has its default; what is no such recipe is compared as it stands there.
+        with suppress(ValidationError):
+            theirs = json.loads(kind.model_validate(theirs).model_dump_json())
+        mine = self._recipe
+        keys = [key for key in {**mine, **theirs} if key not in FREE and mine.get(key) != theirs.get(key)]
         if keys:
             changes = ", ".join(f"{key}={theirs.get(key)!r} there, {mine.get(key)!r} here" for key in keys)
             raise RecipeError(f"{file}: the run in this folder has another recipe ({changes}); give another out= or delete it")
@@ -92,6 +112,26 @@ class Run:
         """Write the result; the checkpoint has served."""
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
         shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    @property
+    def best(self) -> Best | None:
+        """By what the model in best/ won; None if there is none."""
+        file = self.folder / "best" / VALIDATION
+        return Best(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+    def keep(self, best: Best, save: Callable[[Path], None]) -> None:
+        """Make what `save` writes the best model."""
+        new = self.folder / "best-new"
+        save(new)
+        write_atomically(new / VALIDATION, json.dumps(asdict(best), indent=2) + "\n")
+        self._promote(new)
+
+    def _promote(self, new: Path) -> None:
+        best, old = self.folder / "best", self.folder / ".best-old"
+        if best.exists():
+            best.rename(old)
+        new.rename(best)
+        shutil.rmtree(old, ignore_errors=True)
 
     def save(self, accelerator: Accelerator, progress: Progress) -> None:
         """Write a checkpoint (weights, optimizer, random states, progress), then drop the one before. All processes call it."""

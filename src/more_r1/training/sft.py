@@ -28,7 +28,8 @@ from more_r1.schema import Schema
 from more_r1.training.adapters import learning
 from more_r1.training.classify import classify, with_head
 from more_r1.training.examples import Batch, Epochs, Example, draw, launched
-from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, fit, learn, rates, validation_steps
+from more_r1.training.fit import fit
+from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, learn, rates, validation_steps
 from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate

@@ -208,7 +208,7 @@ class Vllm:
 def load_vllm(name_or_dir: str | Path, **options: Any) -> Vllm:
     """Start vLLM with a Qwen2.5-VL, named as for `load_backbone`, and with options of its own, as in `tensor_parallel_size=4`;
     see `start_vllm`, which raises what this raises."""
-    manner = load_manner(name_or_dir)
+    manner = load_manner(name_or_dir).worded()
     started = start_vllm(manner, options)
     try:
         stops = GenerationConfig.from_pretrained(manner.name).eos_token_id

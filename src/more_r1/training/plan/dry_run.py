@@ -59,7 +59,7 @@ def dry_run(
     """
     for stage in (sft, grpo):
         Run(stage, stage.out)  # refuses a folder that holds another run
-    manner = load_manner(sft.model)
+    manner = load_manner(sft.model).worded()
     form = manner.form.model_copy(update={name: getattr(sft.form, name) for name in sft.form.model_fields_set})
     manner = replace(manner, form=form)
     schema = Schema.more()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from more_r1.training.plan.layouts import Lengths
 from more_r1.training.plan.memory import Precision, Sharding
 from more_r1.training.plan.shape import Shape
-from more_r1.training.recipe import Recipe
+from more_r1.training.recipe import Recipe, RecipeError, read_yaml
 
 
 class Devices(Recipe):
@@ -111,7 +110,7 @@ def samples(hard: int, easy: int, alpha: float, epoch: int) -> int:
 def has_stages(file: Path) -> bool:
     """Whether this is a recipe of `more-r1 train`, no PlanRecipe. What cannot be read is neither; loading it says why."""
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        data = read_yaml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError, RecipeError):
         return False
     return isinstance(data, dict) and "grpo" in data
