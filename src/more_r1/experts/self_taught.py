@@ -225,8 +225,7 @@ class _Asker:
         if expert.sft.threads is not None:
             torch.set_num_threads(expert.sft.threads)
         backbone = load_backbone(model)
-        given = {name: getattr(expert.sft.form, name) for name in expert.sft.form.model_fields_set}
-        self._backbone = replace(backbone, form=backbone.form.model_copy(update=given))
+        self._backbone = replace(backbone, form=expert.sft.form.over(backbone.form))
         if self._backbone.form.reasoning == "none":
             raise RecipeError(f"expert.model={expert.model}: answers without reasoning; set expert.sft.form.reasoning=steps")
         self._weights = fingerprint(self._backbone)

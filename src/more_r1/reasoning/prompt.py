@@ -44,6 +44,10 @@ class PromptForm(BaseModel):
     crop_pixels: int = Field(default=256 * 28 * 28, ge=56 * 56)
     """Most pixels of the object's crop."""
 
+    def over(self, other: PromptForm) -> PromptForm:
+        """This form in the fields that were given, `other` in the rest."""
+        return other.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
 
 @dataclass(frozen=True)
 class Picture:

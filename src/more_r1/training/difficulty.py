@@ -12,11 +12,10 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from pydantic import Field, field_serializer
+from pydantic import Field
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -40,7 +39,7 @@ from more_r1.training.measured import (
     read_figures,
     read_line,
 )
-from more_r1.training.recipe import Recipe, RecipeError
+from more_r1.training.recipe import GivenForm, Recipe, RecipeError
 from more_r1.training.samples import Sample, read_samples
 
 # Completions that a process makes at a time: enough to fill the machine, few enough to lose little to a kill.
@@ -60,8 +59,7 @@ class DifficultyRecipe(Recipe):
     """Stage 1's share of every class of the training pairs: the others are asked about."""
     draw_seed: int = 0
     """Stage 1's seed of the draw; of `limit`, too."""
-    form: PromptForm = PromptForm()
-    """How to ask; fields that are not given stay as the model was asked before."""
+    form: GivenForm = PromptForm()
     samples: int = Field(default=0, ge=0)
     """0: one greedy answer, right or wrong, as in the paper. Else so many drawn completions, for a pass rate."""
     sampling: Sampling = Sampling()
@@ -75,10 +73,6 @@ class DifficultyRecipe(Recipe):
     """Of the drawn completions."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of torch. Without it, torch's own choice."""
-
-    @field_serializer("form")
-    def _given(self, form: PromptForm) -> dict[str, Any]:
-        return form.model_dump(mode="json", exclude_unset=True)
 
 
 def run_difficulty(recipe: DifficultyRecipe, progress: Callable[[int, int], None] | None = None) -> Difficulty:
@@ -95,8 +89,7 @@ def run_difficulty(recipe: DifficultyRecipe, progress: Callable[[int, int], None
         torch.set_num_threads(recipe.threads)
     backbone = load_backbone(recipe.model)
     weights = fingerprint(backbone)
-    given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
-    backbone = replace(backbone, form=backbone.form.model_copy(update=given))
+    backbone = replace(backbone, form=recipe.form.over(backbone.form))
     key = _key(recipe, weights, backbone.form, schema, pool)
 
     complete = (recipe.out / LINES).exists()

@@ -7,10 +7,10 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from accelerate.utils import parse_flag_from_env
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -26,7 +26,7 @@ from more_r1.training.examples import launched
 from more_r1.training.learner import Learned, finished, learn, rates
 from more_r1.training.measured import Measured, line, read_difficulty, read_figures, split
 from more_r1.training.mixing import Mixing, order
-from more_r1.training.recipe import RecipeError
+from more_r1.training.recipe import GivenForm, RecipeError
 from more_r1.training.rewards import rewards
 from more_r1.training.rollouts import elsewhere
 from more_r1.training.run import Run
@@ -45,8 +45,7 @@ class GrpoRecipe(UpdateRecipe):
     """A directory in the MORE layout."""
     difficulty: Path
     """The folder of `more-r1 difficulty`: which pairs there are, and which of them the stage-1 model got right."""
-    form: PromptForm = PromptForm()
-    """How to ask; fields that are not given stay as the model was asked before."""
+    form: GivenForm = PromptForm()
     mixing: Mixing = Mixing()
     epochs: int = Field(default=4, ge=1)
     batch_pairs: int = Field(default=8, ge=1)
@@ -64,10 +63,6 @@ class GrpoRecipe(UpdateRecipe):
     """How many pairs of the valid split are scored; all of them if it has fewer."""
     draw_seed: int = 0
     """Of the validation pairs."""
-
-    @field_serializer("form")
-    def _given(self, form: PromptForm) -> dict[str, Any]:
-        return form.model_dump(mode="json", exclude_unset=True)
 
     @model_validator(mode="after")
     def _alone(self) -> Self:
@@ -155,8 +150,7 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
             f"difficulty={recipe.difficulty}: measured on {figures.model}, which has other weights than model={recipe.model}; "
             "run `more-r1 difficulty` with this model"
         )
-    given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
-    backbone = replace(backbone, form=backbone.form.model_copy(update=given))
+    backbone = replace(backbone, form=recipe.form.over(backbone.form))
     rewards(schema, backbone.form.reasoning, recipe.rewards)  # refuses what does not go together, before anything is written
     save = learning(backbone, recipe.lora, recipe.freeze_vision, recipe.model, recipe.seed)
     reference = frozen_copy(backbone.model) if recipe.beta > 0 and recipe.lora is None else None

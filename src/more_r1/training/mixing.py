@@ -53,11 +53,16 @@ class Mixing(Recipe):
             raise ValueError(f"stratified is of presets that draw easy pairs; {self.preset} draws none")
         return self
 
+    def easy_drawn(self, hard: int, easy: int, epoch: int) -> int:
+        """How many of the easy pairs come to so many hard ones in epoch 1, 2, ..., but for `raw`; halves are rounded up."""
+        ratio = {"hard_only": 0.0, "fixed": 1.0}.get(self.preset, self.alpha ** (epoch - 1))
+        return min(int(ratio * hard + 0.5), easy)
+
 
 def order(easy: Sequence[Measured], hard: Sequence[Measured], epoch: int, mixing: Mixing, seed: int) -> list[Measured]:
     """The pairs of epoch 1, 2, ... in the order in which they are to be learned from; none is in it twice.
 
-    Hard pairs: all. Easy ones: round(ratio * hard), halves up, but at most all. Each epoch goes on drawing where the one before
+    Hard pairs: all. Easy ones: `Mixing.easy_drawn`. Each epoch goes on drawing where the one before
     ended, so that of a pool (with `stratified`, of each label's) no pair is drawn again before all have been. Documents are
     shuffled by seed and epoch; the pairs of a document stay together, for they share their prefix. Without hard pairs there is
     nothing, but for `raw`. The pools may differ from epoch to epoch: what was drawn before is then what these would have given.
@@ -71,7 +76,7 @@ def order(easy: Sequence[Measured], hard: Sequence[Measured], epoch: int, mixing
         classes: dict[str, list[Measured]] = defaultdict(list)
         for one in easy:
             classes[one.label if mixing.stratified else ""].append(one)
-        totals = [min(int(_ratio(mixing, t) * len(taken) + 0.5), len(easy)) for t in range(1, epoch + 1)]
+        totals = [mixing.easy_drawn(len(taken), len(easy), t) for t in range(1, epoch + 1)]
         quotas = [_evenly(total, classes) for total in totals]
         for label, members in classes.items():
             taken += _drawn(members, [quota[label] for quota in quotas], mixing, f"{seed} easy {label}")
@@ -82,11 +87,6 @@ def order(easy: Sequence[Measured], hard: Sequence[Measured], epoch: int, mixing
     names = list(documents)
     Random(f"{seed} documents {epoch}").shuffle(names)
     return [one for name in names for one in documents[name]]
-
-
-def _ratio(mixing: Mixing, epoch: int) -> float:
-    """Easy pairs to a hard one."""
-    return {"hard_only": 0.0, "fixed": 1.0}.get(mixing.preset, mixing.alpha ** (epoch - 1))
 
 
 def _used(pool: Sequence[Measured], mixing: Mixing, seed: str) -> list[Measured]:

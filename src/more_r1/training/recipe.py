@@ -10,14 +10,22 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
+
+from more_r1.reasoning.prompt import PromptForm
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message names the file, the key and the mend."""
+
+
+GivenForm = Annotated[
+    PromptForm, PlainSerializer(lambda form: form.model_dump(mode="json", exclude_unset=True), return_type=dict[str, Any])
+]
+"""How a recipe says to ask; fields that are not given stay as the model was asked before."""
 
 
 class Recipe(BaseModel):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -30,7 +30,7 @@ from more_r1.training.classify import classify, with_head
 from more_r1.training.examples import Batch, Epochs, Example, draw, launched
 from more_r1.training.fit import fit
 from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, learn, rates, validation_steps
-from more_r1.training.recipe import RecipeError
+from more_r1.training.recipe import GivenForm, RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate
 
@@ -51,8 +51,7 @@ class SftRecipe(TrainingRecipe):
     """Share of the training pairs that is drawn from every class; the rest is for stage 2."""
     draw_seed: int = 0
     """Of the draw of pairs and of the validation pairs, apart from `seed`: seeds can share their pairs."""
-    form: PromptForm = PromptForm()
-    """How to ask; fields that are not given stay as the model was asked before."""
+    form: GivenForm = PromptForm()
     head: bool = False
     """Learn a classification head instead of words: the baseline of the classification family, with `form.reasoning: none`."""
     decision_weight: float = Field(default=1.0, gt=0)
@@ -78,10 +77,6 @@ class SftRecipe(TrainingRecipe):
             raise ValueError("head=true trains all weights; leave lora out")
         return self
 
-    @field_serializer("form")
-    def _given(self, form: PromptForm) -> dict[str, Any]:
-        return form.model_dump(mode="json", exclude_unset=True)
-
 
 def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | None = None) -> Learned:
     """Fine-tune `recipe.model`; the best model by validation F1 is `best/` in the run folder, the last one `final/`.
@@ -97,8 +92,7 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     train, valid = read_samples(recipe.data, "train"), read_samples(recipe.data, "valid")
     disable_progress_bar()  # transformers' own; it would tear ours
     backbone = load_backbone(recipe.model)
-    given = {name: getattr(recipe.form, name) for name in recipe.form.model_fields_set}
-    backbone = replace(backbone, form=backbone.form.model_copy(update=given))
+    backbone = replace(backbone, form=recipe.form.over(backbone.form))
     save = learning(backbone, recipe.lora, recipe.freeze_vision, recipe.model, recipe.seed)
 
     drawn = [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]

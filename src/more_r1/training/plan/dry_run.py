@@ -60,10 +60,9 @@ def dry_run(
     for stage in (sft, grpo):
         Run(stage, stage.out)  # refuses a folder that holds another run
     manner = load_manner(sft.model).worded()
-    form = manner.form.model_copy(update={name: getattr(sft.form, name) for name in sft.form.model_fields_set})
-    manner = replace(manner, form=form)
+    manner = replace(manner, form=sft.form.over(manner.form))
     schema = Schema.more()
-    rewards(schema, form.reasoning, grpo.rewards)
+    rewards(schema, manner.form.reasoning, grpo.rewards)
     splits = {split: read_samples(sft.data, split) for split in dict.fromkeys(("train", "valid", test))}
     train = splits["train"]
     drawn = [train[index] for index in draw([one.label for one in train], sft.share, sft.draw_seed)]
@@ -71,7 +70,7 @@ def dry_run(
     if not pool:
         raise RecipeError(f"sft.share={sft.share:g}: stage 1 draws all {len(train)} pairs; none is left for stage 2")
     pool = min(pool, difficulty.limit or pool)
-    texts = _completions(sft, drawn, form.reasoning == "none", completion is not None)
+    texts = _completions(sft, drawn, manner.form.reasoning == "none", completion is not None)
     taught = drawn if texts is None else [one for one in drawn if one.key in texts]
     sizes = list(Counter(map(_document, taught)).values())  # in the order of the files, as stage 1 has them
     steps = sum(len(pack(sizes, sft.batch_pairs, sft.seed, epoch)) for epoch in range(sft.epochs))

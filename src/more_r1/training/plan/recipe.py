@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from more_r1.training.mixing import Mixing
 from more_r1.training.plan.layouts import Lengths
 from more_r1.training.plan.memory import Precision, Sharding
 from more_r1.training.plan.shape import Shape
@@ -66,7 +67,7 @@ class PlanRecipe(Assumed):
     """A model folder or hub name, whose config.json is read; without it, `shape` must be given."""
     shape: Shape | None = None
     """The model in numbers."""
-    alpha: float = Field(default=0.5, ge=0, le=1)
+    alpha: float = Field(default=0.5, gt=0, le=1)
     """Easy samples to a hard one in epoch t: alpha^(t-1)."""
     epochs: int = Field(default=4, ge=1, le=1000)
     passes: int = Field(default=1, ge=1)
@@ -93,18 +94,13 @@ class PlanRecipe(Assumed):
 
     def samples(self, epoch: int) -> int:
         """Pairs in an epoch, counted from 1."""
-        return samples(self.hard, self.easy, self.alpha, epoch)
+        return self.hard + Mixing(alpha=self.alpha).easy_drawn(self.hard, self.easy, epoch)
 
 
 def met(share: float, pairs: float) -> float:
     """Mean pairs of a document that are drawn, of the documents of which any is: of its p pairs each is drawn with probability
     q, so p q / (1 - (1 - q)^p)."""
     return pairs if share >= 1 else pairs * share / (1 - (1 - share) ** pairs)
-
-
-def samples(hard: int, easy: int, alpha: float, epoch: int) -> int:
-    """Pairs in an epoch, counted from 1: all hard ones, and easy ones in proportion, as training/mixing.py draws them."""
-    return hard + min(easy, int(hard * alpha ** (epoch - 1) + 0.5))
 
 
 def has_stages(file: Path) -> bool:

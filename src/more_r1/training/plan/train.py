@@ -9,7 +9,7 @@ from more_r1.training.difficulty import DifficultyRecipe
 from more_r1.training.grpo import GrpoRecipe
 from more_r1.training.plan.layouts import Lengths
 from more_r1.training.plan.memory import Precision, Sharding
-from more_r1.training.plan.recipe import Assumed, met, samples
+from more_r1.training.plan.recipe import Assumed, met
 from more_r1.training.plan.stages import Stage
 from more_r1.training.sft import SftRecipe
 
@@ -83,11 +83,9 @@ def stages_of(
         group=max(difficulty.samples, 1),
         draws=True,
     )
-    mixing = grpo.mixing
-    alpha = 1.0 if mixing.preset == "fixed" else mixing.alpha
-    easy = 0 if mixing.preset == "hard_only" else counts.pool - counts.hard
-    raw = mixing.preset == "raw"
-    pairs = [counts.pool if raw else samples(counts.hard, easy, alpha, epoch + 1) for epoch in range(grpo.epochs)]
+    hard, easy = counts.hard, counts.pool - counts.hard
+    epochs = range(1, grpo.epochs + 1)
+    pairs = [counts.pool if grpo.mixing.preset == "raw" else hard + grpo.mixing.easy_drawn(hard, easy, t) for t in epochs]
     most = math.inf if grpo.most_steps is None else grpo.most_steps
     kept, steps = [], 0
     for each in pairs:
