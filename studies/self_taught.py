@@ -1,13 +1,14 @@
 """A model that teaches itself, on the embedded benchmark: acceptance by round, and the stage 1 that its traces feed.
 
     more-r1 data synth data/embedded
-    python studies/self_taught.py --seeds 0 1 2 --jobs 2
+    python studies/systems.py --seeds 0 1 2 --jobs 2 --systems reasoning       # the oracle-fed stage 1, to compare with
+    python studies/self_taught.py --seeds 0 1 2 --jobs 2                       # 70 minutes of one core a seed
 
 For each seed: `more-r1 annotate recipes/tiny-self-taught.yaml`, then stage 1 (recipes/tiny-sft.yaml) on the last round's
-traces, on the same draw of pairs as the oracle-fed stage 1 of studies/systems.py, which is run if it is not there. Beside them
-the model of round 0, which has learnt from the examples alone. The best checkpoint is picked on valid and evaluated once on
-test and test_new. Runs are resumed, and finished ones are left alone. For a smaller try, `--annotate` and `--sft` take settings
-(of both stage 1s: give them another `--oracle` folder, too).
+traces, on the same draw of pairs as the oracle-fed stage 1 of studies/systems.py, whose row is there if its runs are. Beside
+them the model of round 0, which has learnt from the examples alone. The best checkpoint is picked on valid and evaluated once
+on test and test_new. Runs are resumed, and finished ones are left alone. For a smaller try, `--annotate` and `--sft` take
+settings.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/self-taught"))
     parser.add_argument("--oracle", type=Path, default=Path("runs/stage1"), help="the runs of studies/systems.py")
     parser.add_argument("--annotate", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the annotation")
-    parser.add_argument("--sft", nargs="*", default=[], metavar="KEY=VALUE", help="settings of stage 1 on either traces")
+    parser.add_argument("--sft", nargs="*", default=[], metavar="KEY=VALUE", help="settings of stage 1")
     options = parser.parse_args()
     study = Study(options.data, options.out, options.oracle)
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -69,14 +70,13 @@ class Study:
         return folders[arm]
 
     def run(self, seed: int, annotate: list[str], sft: list[str]) -> None:
-        """Annotate, fine-tune on either traces, evaluate."""
+        """Annotate, fine-tune on the traces, evaluate."""
         common, traces = [f"data={self.data}", f"draw_seed={seed}"], self.out / f"traces-{seed}"
         given = [f"expert.seed={seed}", f"expert.examples={self.data / 'oracle' / 'train.jsonl'}", f"out={traces}", *annotate]
         self._more_r1(seed, "annotate", "recipes/tiny-self-taught.yaml", *common, *given)
-        for arm, source in ((TAUGHT, str(traces / "traces.jsonl")), (ORACLE, "oracle")):
-            given = [f"seed={seed}", f"traces={source}", f"out={self.folder(arm, seed)}", "threads=1", *sft]
-            self._more_r1(seed, "sft", "recipes/tiny-sft.yaml", *common, *given)
-        for arm in (EXAMPLES, TAUGHT, ORACLE):
+        given = [f"seed={seed}", f"traces={traces / 'traces.jsonl'}", f"out={self.folder(TAUGHT, seed)}", "threads=1", *sft]
+        self._more_r1(seed, "sft", "recipes/tiny-sft.yaml", *common, *given)
+        for arm in (EXAMPLES, TAUGHT):
             for split in SPLITS:
                 out = self.folder(arm, seed) / split
                 if not (out / "metrics.json").is_file():
@@ -123,10 +123,11 @@ class Study:
         lines = [f"| stage 1 on | split | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
         for arm in (EXAMPLES, TAUGHT, ORACLE):
             for split in SPLITS:
-                rows = []
-                for seed in seeds:
-                    metrics = json.loads((self.folder(arm, seed) / split / "metrics.json").read_text(encoding="utf-8"))
-                    rows.append([metrics[name] for name in FIGURES])
+                files = [self.folder(arm, seed) / split / "metrics.json" for seed in seeds]
+                found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+                rows = [[metrics[name] for name in FIGURES] for metrics in found]
+                if not rows:
+                    continue
                 lines.append(f"| {arm} | {split} | {' | '.join(map(_cell, zip(*rows, strict=True)))} |")
         return "\n".join(lines)
 
