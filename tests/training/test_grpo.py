@@ -84,8 +84,11 @@ def test_the_answers_become_right(halfway: Halfway, tmp_path: Path, capsys: pyte
     )
     easy, hard = read_pools(halfway.difficulty)
     assert f"{len(easy)} easy and {len(hard)} hard pairs; 10 steps" in capsys.readouterr().out
+    # As a kill between the two leaves it.
+    (done.out / "checkpoint" / "00000010").mkdir(parents=True)
     assert run_grpo(recipe) == done
     assert "nothing to do" in capsys.readouterr().out
+    assert not (done.out / "checkpoint").exists()
 
 
 def test_every_step_is_logged_in_full(halfway: Halfway, tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def finished(run: Run, console: Console) -> Learned | None:
     """How the run in this folder ended, if it has; says so."""
     if run.result is None:
         return None
+    run.clear()
     console.print(f"{run.folder} holds this run already, complete; nothing to do", soft_wrap=True)
     return Learned(run.folder, **run.result)
 

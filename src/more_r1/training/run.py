@@ -111,6 +111,10 @@ class Run:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the checkpoint has served."""
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove the checkpoint of a finished run, as large as three models, if a kill left it there."""
         shutil.rmtree(self._checkpoints, ignore_errors=True)
 
     @property

@@ -77,6 +77,11 @@ class SftRecipe(TrainingRecipe):
             raise ValueError("head=true trains all weights; leave lora out")
         return self
 
+    @property
+    def trace_file(self) -> Path:
+        """Where the traces are."""
+        return self.data / "oracle" / "train.jsonl" if self.traces == "oracle" else self.traces
+
 
 def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | None = None) -> Learned:
     """Fine-tune `recipe.model`; the best model by validation F1 is `best/` in the run folder, the last one `final/`.
@@ -98,8 +103,6 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     drawn = [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]
     documents = _examples(recipe, backbone, schema, drawn)
     pairs = sum(map(len, documents))
-    if not pairs:
-        raise RecipeError(f"{_traces(recipe)}: no usable trace for any of the {len(drawn)} pairs that were drawn")
     if also is not None:
         documents = [[*examples, *(also(example, backbone.form) for example in examples)] for examples in documents]
     batches = Epochs(documents, recipe.epochs, recipe.batch_pairs, recipe.seed)
@@ -128,19 +131,32 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     )
 
 
+def completions(recipe: SftRecipe, samples: Sequence[Sample], form: PromptForm) -> dict[Key, str]:
+    """What stage 1 learns of each pair. A trace that breaks the form or ends in another label than the gold one is left out.
+
+    Raises RecipeError where the traces cannot be read and where none of them is of use.
+    """
+    if form.reasoning == "none":
+        return {sample.key: Trace((), sample.label).render() for sample in samples}
+    try:
+        traces = read_completions(recipe.trace_file)
+    except OSError as error:
+        raise RecipeError(
+            f"traces={recipe.trace_file}: cannot be read ({error.strerror}); give a JSONL file of traces"
+        ) from error
+    schema = Schema.more()
+    usable = {one.key: traces[one.key] for one in samples if read_answer(traces.get(one.key, ""), schema) == one.label}
+    if not usable:
+        raise RecipeError(f"{recipe.trace_file}: no usable trace for any of the {len(samples)} pairs that were drawn")
+    return usable
+
+
 def _examples(recipe: SftRecipe, backbone: Backbone, schema: Schema, samples: Sequence[Sample]) -> list[list[Example]]:
-    """The examples by document. A trace that breaks the form or ends in another label than the gold one is left out."""
-    form = backbone.form
-    traces = {} if form.reasoning == "none" else _read_traces(_traces(recipe))
+    """The examples by document."""
+    form, learnt = backbone.form, completions(recipe, samples, backbone.form)
     documents: dict[str, list[Example]] = {}
-    for sample in samples:
-        if form.reasoning == "none":
-            completion = Trace((), sample.label).render()
-        else:
-            completion = traces.get(sample.key, "")
-            if read_answer(completion, schema) != sample.label:
-                continue
-        prompt = sample.prompt(schema, form)
+    for sample in (one for one in samples if one.key in learnt):
+        prompt, completion = sample.prompt(schema, form), learnt[sample.key]
         weight = 1.0 if form.reasoning == "none" else _weights(completion, recipe.decision_weight, backbone.encoder)
         documents.setdefault(sample.document.id, []).append(Example(prompt, completion, weight))
     return list(documents.values())
@@ -155,15 +171,3 @@ def _weights(completion: str, decision: float, encoder: Encoder) -> float | tupl
     start, end, last = (len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in before)
     total = len(encoder.completion(completion))
     return tuple(decision if start <= token < end or token >= last else 1.0 for token in range(total))
-
-
-def _traces(recipe: SftRecipe) -> Path:
-    return recipe.data / "oracle" / "train.jsonl" if recipe.traces == "oracle" else recipe.traces
-
-
-def _read_traces(path: Path) -> dict[Key, str]:
-    """Accepted completions by pair."""
-    try:
-        return read_completions(path)
-    except OSError as error:
-        raise RecipeError(f"traces={path}: cannot be read ({error.strerror}); give a JSONL file of traces") from error

@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import AutoModelForImageTextToText
 
-from more_r1.formats.traces import read_completions
 from more_r1.models.load import Manner, load_manner
 from more_r1.models.processor import Encoder
-from more_r1.reasoning.trace import Trace, read_answer
 from more_r1.schema import Schema
 from more_r1.training.difficulty import DifficultyRecipe
 from more_r1.training.examples import draw, pack
@@ -23,7 +21,7 @@ from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import rewards
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples
-from more_r1.training.sft import SftRecipe
+from more_r1.training.sft import SftRecipe, completions
 
 # Documents whose prompts are measured; pictures must be decoded for it.
 MEASURED = 100
@@ -70,7 +68,9 @@ def dry_run(
     if not pool:
         raise RecipeError(f"sft.share={sft.share:g}: stage 1 draws all {len(train)} pairs; none is left for stage 2")
     pool = min(pool, difficulty.limit or pool)
-    texts = _completions(sft, drawn, manner.form.reasoning == "none", completion is not None)
+    # None where the traces are still to be written.
+    lacking = manner.form.reasoning == "steps" and completion is not None and not sft.trace_file.exists()
+    texts = None if lacking else completions(sft, drawn, manner.form)
     taught = drawn if texts is None else [one for one in drawn if one.key in texts]
     sizes = list(Counter(map(_document, taught)).values())  # in the order of the files, as stage 1 has them
     steps = sum(len(pack(sizes, sft.batch_pairs, sft.seed, epoch)) for epoch in range(sft.epochs))
@@ -95,26 +95,6 @@ def _parameters(manner: Manner) -> int:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(manner.config, trust_remote_code=False)
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _completions(
-    sft: SftRecipe, drawn: Sequence[Sample], answers_alone: bool, may_lack: bool
-) -> dict[tuple[str, str, tuple[int, int]], str] | None:
-    """What stage 1 learns of each pair; None where the traces are still to be written."""
-    if answers_alone:
-        return {one.key: Trace((), one.label).render() for one in drawn}
-    file = sft.data / "oracle" / "train.jsonl" if sft.traces == "oracle" else sft.traces
-    if may_lack and not file.exists():
-        return None
-    try:
-        traces = read_completions(file)
-    except OSError as error:
-        raise RecipeError(f"sft.traces={file}: cannot be read ({error.strerror}); give a JSONL file of traces") from error
-    schema = Schema.more()
-    kept = {one.key: traces[one.key] for one in drawn if read_answer(traces.get(one.key, ""), schema) == one.label}
-    if not kept:
-        raise RecipeError(f"sft.traces={file}: no usable trace for any of the {len(drawn)} pairs that were drawn")
-    return kept
 
 
 def _lengths(
