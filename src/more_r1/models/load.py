@@ -28,7 +28,7 @@ from more_r1.reasoning.prompt import PromptForm
 FORM_FILE = "more_r1.json"
 CALIBRATION_FILE = "calibration.json"
 HEAD_FILE = "head.safetensors"
-# The models that come with the package: after stage 1, and the base that it began from.
+# The models that come with the package: after both stages, and the base that it began from.
 SHIPPED = ("tiny", "tiny-base")
 # Only the text model attends along a forest; the vision tower stays as it is.
 ATTENTIONS = {"": "sdpa", "text_config": ATTENTION, "vision_config": "sdpa"}
