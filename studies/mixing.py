@@ -3,7 +3,7 @@
     more-r1 data synth data/embedded
     python studies/mixing.py --seeds 0 1 2 --jobs 2
 
-Stage 1 has traces of 5 % of the training pairs. With the paper's 25 % it is too good here for stage 2 to have anything to teach
+Stage 1 has traces of 5 % of the training pairs. With the paper's 25 % it is too good here for stage 2 to teach much
 (F1 78; 82 with traces of all pairs); with 5 % it is about as good as the paper's is on MORE.
 
 Seed by seed all arms of GRPO begin from the same stage-1 model, have the same pool of pairs that stage 1 left, and draw as many

@@ -393,7 +393,7 @@ def broken(run: Path, name: str, text: str | None) -> None:
         (lambda run: broken(run, "traces.jsonl", ""), r"traces\.jsonl: no accepted trace"),
         (lambda run: broken(run, "traces.jsonl", "{}\n"), r"traces\.jsonl:1: .*malformed line"),
         (lambda run: broken(run, "recipe.yaml", None), r"recipe\.yaml: cannot be read"),
-        (lambda run: broken(run, "recipe.yaml", "a: ["), r"recipe\.yaml: while parsing"),
+        (lambda run: broken(run, "recipe.yaml", "a: ["), r"recipe\.yaml: expected .*line 1, column 5"),
         (lambda run: broken(run, "recipe.yaml", "- 1"), r"recipe\.yaml: recipe: "),
         (lambda run: broken(run, "recipe.yaml", "data: gone\nshare: 0.25"), r"recipe\.yaml: draw_seed: field required"),
         (lambda run: broken(run, "recipe.yaml", "data: gone\nshare: 2\ndraw_seed: 0"), r"recipe\.yaml: share: "),

@@ -26,7 +26,7 @@ def test_from_a_raw_folder_to_graphs_in_one_command(
 ) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    documents = [document for document in load_documents(benchmark_dir, "train") if len(document.objects) <= 4][:3]
+    documents = [document for document in load_documents(benchmark_dir, "train") if len(document.objects) <= 4][:8]
     for document in documents:
         assert isinstance(document.image, Path)
         shutil.copy(document.image, raw / document.image.name)

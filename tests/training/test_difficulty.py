@@ -80,9 +80,13 @@ def test_all_that_stage_1_left_is_asked_in_the_order_of_the_files(
 ) -> None:
     monkeypatch.setattr(module, "CHUNK", 25)
     told: list[tuple[int, int]] = []
-    figures = run_difficulty(recipe(benchmark_dir, tmp_path, limit=None), lambda *counts: told.append(counts))
+    # So short that some answers are cut off: the model has been trained on these pairs, and is right on all else.
+    brief = 140
+    figures = run_difficulty(
+        recipe(benchmark_dir, tmp_path, limit=None, max_new_tokens=brief), lambda *counts: told.append(counts)
+    )
     documents = load_documents(benchmark_dir, "train")
-    answers = [one for chunk in predict(load_backbone("tiny"), documents, Schema.more(), 220) for one in chunk]
+    answers = [one for chunk in predict(load_backbone("tiny"), documents, Schema.more(), brief) for one in chunk]
     drawn = draw([one.gold or "" for one in answers], 0.25, 0)
     pool = [one for index, one in enumerate(answers) if index not in drawn]
     measured = read_difficulty(tmp_path)
@@ -158,9 +162,9 @@ def test_drawn_answers_do_not_depend_on_what_is_asked_together(
     benchmark_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings: dict[str, Any] = {"samples": 4, "limit": 5, "sampling": {"temperature": 1.5}}  # the model is seldom in doubt
-    run_difficulty(recipe(benchmark_dir, tmp_path / "few", **settings))
+    run_difficulty(recipe(benchmark_dir, tmp_path / "few", seed=2, **settings))
     monkeypatch.setattr(module, "CHUNK", 1000)
-    run_difficulty(recipe(benchmark_dir, tmp_path / "many", **settings))
+    run_difficulty(recipe(benchmark_dir, tmp_path / "many", seed=2, **settings))
     run_difficulty(recipe(benchmark_dir, tmp_path / "other", seed=1, **settings))
     few, many, other = (read_difficulty(tmp_path / name) for name in ("few", "many", "other"))
     assert few == many != other
