@@ -62,10 +62,10 @@ class Mixing(Recipe):
 def order(easy: Sequence[Measured], hard: Sequence[Measured], epoch: int, mixing: Mixing, seed: int) -> list[Measured]:
     """The pairs of epoch 1, 2, ... in the order in which they are to be learned from; none is in it twice.
 
-    Hard pairs: all. Easy ones: `Mixing.easy_drawn`. Each epoch goes on drawing where the one before
-    ended, so that of a pool (with `stratified`, of each label's) no pair is drawn again before all have been. Documents are
-    shuffled by seed and epoch; the pairs of a document stay together, for they share their prefix. Without hard pairs there is
-    nothing, but for `raw`. The pools may differ from epoch to epoch: what was drawn before is then what these would have given.
+    Hard pairs: all. Easy ones: as many as `Mixing.easy_drawn` says. Each epoch goes on drawing where the one before ended, so
+    that of a pool (with `stratified`, of each label's) no pair is drawn again before all have been. Documents are shuffled by
+    seed and epoch; the pairs of a document stay together, for they share their prefix. Without hard pairs there is nothing, but
+    for `raw`. The pools may differ from epoch to epoch: what was drawn before is then what these would have given.
     """
     if epoch < 1:
         raise ValueError(f"epoch={epoch}: epochs count from 1")

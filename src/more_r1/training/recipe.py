@@ -42,11 +42,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str], model: type[R]) -> R
 
     Values on the command line are YAML too. Raises RecipeError for a file or value that cannot be read and for unknown keys.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    data = read_yaml(text, str(path))
+    data = load_yaml(Path(path))
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: expected `key: value` lines")
     for override in overrides:
@@ -55,6 +51,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str], model: type[R]) -> R
         return model.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first_fault(error, model)}") from error
+
+
+def load_yaml(file: Path) -> Any:
+    """As `read_yaml`, of a file. Raises RecipeError where it cannot be read, too."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: cannot be read ({error})") from error
+    return read_yaml(text, str(file))
 
 
 def read_yaml(text: str, source: str) -> Any:

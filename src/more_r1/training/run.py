@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from pydantic import ValidationError
 
 from more_r1.formats.paths import sync
-from more_r1.training.recipe import Recipe, RecipeError, read_yaml
+from more_r1.training.recipe import Recipe, RecipeError, load_yaml
 from more_r1.training.trackers import Tracker, open_curves
 
 # accelerate warns about tied weights at every checkpoint; they are tied again on loading.
@@ -77,17 +77,16 @@ class Run:
             shutil.rmtree(broken)  # model folders that a kill left half written, or half removed
         if (new := self.folder / "best-new").exists():
             # With its validation in it, a kill left it whole, maybe with no other best model beside it.
-            self._promote(new) if (new / VALIDATION).exists() else shutil.rmtree(new)
+            if (new / VALIDATION).exists():
+                self._promote(new)
+            else:
+                shutil.rmtree(new)
         write_atomically(self._file, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
 
     def _same(self, kind: type[Recipe]) -> None:
         """Raises RecipeError where the run that is there computes something else."""
         file = self._file
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
-        theirs = read_yaml(text, str(file))
+        theirs = load_yaml(file)
         if not isinstance(theirs, dict):
             raise RecipeError(f"{file}: is no recipe; give another out=")
         # A run from before there was a setting has its default; what is no such recipe is compared as it stands there.

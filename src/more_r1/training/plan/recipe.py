@@ -11,7 +11,7 @@ from more_r1.training.mixing import Mixing
 from more_r1.training.plan.layouts import Lengths
 from more_r1.training.plan.memory import Precision, Sharding
 from more_r1.training.plan.shape import Shape
-from more_r1.training.recipe import Recipe, RecipeError, read_yaml
+from more_r1.training.recipe import Recipe, RecipeError, load_yaml
 
 
 class Devices(Recipe):
@@ -106,7 +106,7 @@ def met(share: float, pairs: float) -> float:
 def has_stages(file: Path) -> bool:
     """Whether this is a recipe of `more-r1 train`, no PlanRecipe. What cannot be read is neither; loading it says why."""
     try:
-        data = read_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError, RecipeError):
+        data = load_yaml(file)
+    except RecipeError:
         return False
     return isinstance(data, dict) and "grpo" in data
