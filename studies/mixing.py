@@ -121,10 +121,8 @@ class Study:
             settings = [*ARMS.get(arm, ARMS["fixed, stratified"]), "epochs=99"]
             settings += [f"most_steps={ANSWER_STEPS if arm == ANSWERS else STEPS_EACH}"]
             self.more_r1(run.name, "grpo", "recipes/tiny-grpo.yaml", *common, *before, *settings)
-        for split in SPLITS:
-            if not (run / split / "metrics.json").is_file():
-                where = ["--data", str(self.data), "--split", split, "--out", str(run / split), "--threads", "1"]
-                self.more_r1(run.name, "evaluate", "--model", str(run / "best"), *where)
+        for command in evaluations(str(run / "best"), self.data, run):
+            self.more_r1(run.name, *command)
 
     def folder(self, arm: str, seed: int) -> Path:
         """The run of an arm."""
@@ -193,6 +191,13 @@ class Study:
             axis.set_xlabel("step")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         figure.savefig(file, dpi=110)
+
+
+def evaluations(model: str, data: Path, run: Path) -> list[list[str]]:
+    """The commands that evaluate a model on each of SPLITS, to folders of the run; none for what is there."""
+    missing = [split for split in SPLITS if not (run / split / "metrics.json").is_file()]
+    where = ["--model", model, "--data", str(data), "--threads", "1"]
+    return [["evaluate", *where, "--split", split, "--out", str(run / split)] for split in missing]
 
 
 def _course(logs: list[list[dict[str, float]]], key: str) -> list[tuple[float, float]]:

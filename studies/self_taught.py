@@ -16,11 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
+import mixing
 import yaml
 
 from more_r1.formats.oracle import read_oracle
@@ -29,8 +29,6 @@ from more_r1.reasoning.trace import Trace, parse_trace
 from more_r1.schema import NONE, Schema
 from more_r1.synthetic.steps import agreement
 
-MORE_R1 = [sys.executable, "-m", "more_r1"]
-SPLITS = ("test", "test_new")
 EXAMPLES, TAUGHT, ORACLE = "the examples alone", "self-taught traces", "the oracle's traces"
 FIGURES = ("accuracy", "precision", "recall", "f1", "broken")
 
@@ -77,17 +75,15 @@ class Study:
         given = [f"seed={seed}", f"traces={traces / 'traces.jsonl'}", f"out={self.folder(TAUGHT, seed)}", "threads=1", *sft]
         self._more_r1(seed, "sft", "recipes/tiny-sft.yaml", *common, *given)
         for arm in (EXAMPLES, TAUGHT):
-            for split in SPLITS:
-                out = self.folder(arm, seed) / split
-                if not (out / "metrics.json").is_file():
-                    model = ["--model", str(self.folder(arm, seed) / "best"), "--data", str(self.data), "--split", split]
-                    self._more_r1(seed, "evaluate", *model, "--out", str(out), "--threads", "1")
+            run = self.folder(arm, seed)
+            for command in mixing.evaluations(str(run / "best"), self.data, run):
+                self._more_r1(seed, *command)
 
     def _more_r1(self, seed: int, *arguments: str) -> None:
         """Run the command, its output to a file."""
         self.out.mkdir(parents=True, exist_ok=True)
         with (self.out / f"{seed}.txt").open("a", encoding="utf-8") as log:
-            subprocess.run([*MORE_R1, *arguments], check=True, stdout=log, stderr=log)
+            subprocess.run([*mixing.MORE_R1, *arguments], check=True, stdout=log, stderr=log)
 
     def acceptance(self, seeds: list[int]) -> str:
         """By round, in percent of the pairs that were no examples, as Markdown: right by themselves, or with the gold shown.
@@ -122,7 +118,7 @@ class Study:
         """Stage 1 by what it learnt from, in percent, as Markdown."""
         lines = [f"| stage 1 on | split | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
         for arm in (EXAMPLES, TAUGHT, ORACLE):
-            for split in SPLITS:
+            for split in mixing.SPLITS:
                 files = [self.folder(arm, seed) / split / "metrics.json" for seed in seeds]
                 found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
                 rows = [[metrics[name] for name in FIGURES] for metrics in found]

@@ -94,10 +94,8 @@ class Study:
             given = [f"model={before}", f"difficulty={measured}", f"out={run}", *TEACH]
             self.more_r1(run, "grpo", "recipes/tiny-grpo.yaml", *common, *given)
         model = BASE if system == ZERO else str(run / "best")
-        for split in mixing.SPLITS:
-            if not (run / split / "metrics.json").is_file():
-                asked = ["--data", str(self.data), "--split", split, "--out", str(run / split), "--threads", "1"]
-                self.more_r1(run, "evaluate", "--model", model, *asked)
+        for command in mixing.evaluations(model, self.data, run):
+            self.more_r1(run, *command)
 
     def more_r1(self, run: Path, *arguments: str) -> None:
         """Run the command, its output to a file beside the run."""
