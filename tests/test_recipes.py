@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from more_r1.training.samples import read_samples
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(file.name for file in FOLDER.glob("more-*.yaml"))
+MUCH = "grpo.vllm.options.gpu_memory_utilization=0.6"
 PARAMETERS = {"7b": 8_292_166_656, "3b": 3_754_622_976}
 
 
@@ -147,6 +149,32 @@ def test_nothing_is_suggested_where_nothing_helps(backbones: dict[str, Path]) ->
     assert "grpo does not fit into 10 GB, nor with fewer tokens at a time: drawing alone takes more" in " ".join(
         told.output.split()
     )
+
+
+def test_a_vllm_beside_the_training_takes_its_share(backbones: dict[str, Path]) -> None:
+    """Of memory, where it is on the same devices; in any case the policy scores what another sampler drew."""
+
+    def stage(*more: str) -> Costed:
+        return planned(load_recipe(FOLDER / RECIPES[-1], [f"model={backbones['7b']}", *more], TrainRecipe))[2]
+
+    plain, vllm = stage(), "grpo.rollout=vllm"
+    usual, much, served = stage(vllm), stage(vllm, MUCH), stage(vllm, "grpo.vllm.server=http://localhost:8000")
+    assert (
+        plain.room == served.room and math.isclose(usual.room, 0.7 * plain.room) and math.isclose(much.room, 0.4 * plain.room)
+    )
+    assert usual.memory == much.memory == served.memory
+    assert usual.fits and not much.fits and much.ways
+    for way in much.ways:
+        assert stage(vllm, MUCH, *way.split()).fits, way
+    names = [[phase.name for phase in one.phases] for one in (plain, served)]
+    assert names == [["prefill", "decode", *scored, "training"] for scored in (["reference"], ["reference", "policy"])]
+    # The tower that does not learn sees the pictures once in vLLM and once here.
+    pictures = [[phase.image_tokens for phase in one.phases if phase.image_tokens] for one in (plain, served)]
+    assert pictures == [pictures[0], pictures[0] * 2]
+    command = ["plan", str(FOLDER / RECIPES[-1]), f"model={backbones['7b']}", vllm, MUCH]
+    told = " ".join(CliRunner().invoke(app, command, env={"COLUMNS": "200"}).output.split())
+    assert f"GB vLLM, beside it │ │ │ {1.5 * much.room / 1e9:.1f} │" in told
+    assert f"grpo does not fit into {much.room / 1e9:g} GB that vLLM leaves it; it would with" in told
 
 
 def test_traces_first(benchmark_dir: Path, tmp_path: Path) -> None:

@@ -220,6 +220,13 @@ def test_recipes_say_who_draws(tmp_path: Path) -> None:
         (["rollout=vllm", "sampling.top_p=0.9"], r"rollout=vllm needs sampling\.top_p=1"),
         (["rollout=vllm", "most_importance=.inf"], "most_importance"),
         (["rollout=vllm", "vllm.options={logprobs_mode: raw_logprobs}"], "logprobs_mode follow from the rest"),
+        *(
+            (
+                ["rollout=vllm", f"vllm.options={{gpu_memory_utilization: {share}}}"],
+                "gpu_memory_utilization is a share of the GPU",
+            )
+            for share in (0, 1.1, ".nan", "much")
+        ),
         (
             ["rollout=vllm", "vllm.server=http://localhost", "vllm.options={seed: 1}"],
             r"vllm\.options are of a vLLM that is started here",

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from more_r1.models.load import Backbone, load_manner
 from more_r1.models.lora import Lora, save_adapter
 from more_r1.models.sampling import Rollout, Sampling
-from more_r1.models.vllm.rollouts import OURS, Here, VllmRollouts
+from more_r1.models.vllm.rollouts import GPU_SHARE, OURS, Here, VllmRollouts
 from more_r1.models.vllm.server import Server
 from more_r1.reasoning.prompt import Prompt
 from more_r1.training.examples import launched
@@ -46,7 +46,15 @@ class VllmRecipe(Recipe):
             raise ValueError("vllm.options are of a vLLM that is started here; give them to the command that starts the server")
         if ours := sorted(OURS & self.options.keys()):
             raise ValueError(f"vllm.options: {', '.join(ours)} follow from the rest of the recipe; leave them out")
+        taken = self.options.get("gpu_memory_utilization", GPU_SHARE)
+        if not isinstance(taken, int | float) or not 0 < taken <= 1:
+            raise ValueError("vllm.options: gpu_memory_utilization is a share of the GPU, above 0 and at most 1")
         return self
+
+    @property
+    def gpu_share(self) -> float:
+        """Of each GPU of the training, what vLLM takes beside it; 0 where it is a server."""
+        return 0.0 if self.server is not None else float(self.options.get("gpu_memory_utilization", GPU_SHARE))
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ _SEEDS = 2**62
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # Options that are not to choose.
 OURS = frozenset(["model", "logprobs_mode", "enable_lora", "max_lora_rank"])
-# What it leaves to training on a GPU that both use, as in TRL's recipes.
-_GPU_SHARE = 0.3
+# What vLLM takes of a GPU that training uses, too, as in TRL's recipes.
+GPU_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Here:
 
     def __init__(self, manner: Manner, lora: Lora | None, gpu: int | None, options: Mapping[str, Any]) -> None:
         """As `start_vllm`, which raises what this raises. `manner` says how the model is asked in training."""
-        self._started = start_vllm(manner, {"gpu_memory_utilization": _GPU_SHARE, **drawing(lora), **options}, gpu)
+        self._started = start_vllm(manner, {"gpu_memory_utilization": GPU_SHARE, **drawing(lora), **options}, gpu)
         self._adapter: Any = None
         from vllm.platforms import current_platform
 

@@ -39,6 +39,8 @@ class Stage:
     """Optimizer steps on one batch; 0 where nothing is trained."""
     draws: bool = False
     """Whether completions are drawn for it; validation draws in any case, and counts for memory."""
+    vllm: float | None = None
+    """Where vLLM draws for it: the share of each device that it takes meanwhile, 0 if it is elsewhere."""
     beta: float = 0.0
     lora_rank: int | None = None
     freeze_vision: bool = True
@@ -85,7 +87,7 @@ class Stage:
             tokens, scored = min(tokens, path + chunk), min(scored, chunk)
             images, forests = min(images, longest.whole + max(chunk // group, 1) * longest.crop), 2
         # Validation, too, draws as much at a time as decoding holds.
-        rollouts = self.group if self.draws else 1
+        rollouts = self.group if self.draws and self.vllm is None else 1
         own = longest.pair + longest.document / met + rollouts * room
         together = max((BATCH_TOKENS - longest.instruction) // own, 1)
         asked = prompts(longest, "document", together, rollouts, met)
@@ -103,14 +105,17 @@ class Stage:
         sizes = (self.lengths, self.share, self.group, max(min(self.pairs_met, self.share), 1))
         asked, whole = (made(sizes[0], "document", *sizes[1:]) for made in (prompts, answered))
         once = forward(shape, whole, rollouts * self.lengths.completion)
+        # A tower that does not learn sees the pictures of a step once: models/vision.py.
+        again = once.remembered if self.setup.frozen_tower else once
         found: list[Phase] = []
         if self.draws:
             found.append(prefill(shape, asked, forests, devices))
             found.append(decode(shape, asked, self.lengths, rollouts, forests, devices, self.setup.width))
-            if self.setup.frozen_tower:
-                once = once.remembered  # the tower has seen these pictures in the prefill: models/vision.py
-        if self.beta > 0:
-            found.append(phase("reference", whole, once, forests, devices))
+            once = again if self.vllm is None else once  # vLLM's is its own
+        scored = {"reference": self.beta > 0, "policy": self.vllm is not None}  # vLLM is not exactly the policy
+        for name in (name for name, there in scored.items() if there):
+            found.append(phase(name, whole, once, forests, devices))
+            once = again
         if self.passes:
             taught = training(shape, once, recomputed=self.checkpointing, adapters=adapters, frozen_vision=self.freeze_vision)
             found.append(phase("training", whole, taught, forests * self.passes, devices))
@@ -125,10 +130,15 @@ class Costed:
     phases: tuple[Phase, ...]
     """None of them where nothing is known of the devices."""
     memory: Memory
-    fits: bool
-    """Whether its peak is within what a device has; true where that is not known."""
+    room: float
+    """Bytes of a device that are there for it, beside vLLM; infinite where nothing is known of the devices."""
     ways: tuple[str, ...]
     """Settings with which it would fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether its peak is within its room."""
+        return self.memory.peak <= self.room
 
     @property
     def hours(self) -> float:
@@ -140,10 +150,10 @@ def cost(stage: Stage, shape: Shape, devices: Devices | None) -> Costed:
     """Work out what a stage costs."""
     held = stage.memory(shape)
     if devices is None:
-        return Costed(stage, (), held, True, ())
-    fits = held.peak <= devices.memory
-    ways = () if fits else nearest(stage, shape, devices.memory)
-    return Costed(stage, stage.phases(shape, devices), held, fits, ways)
+        return Costed(stage, (), held, math.inf, ())
+    room = devices.memory * (1 - (stage.vllm or 0))
+    ways = () if held.peak <= room else nearest(stage, shape, room)
+    return Costed(stage, stage.phases(shape, devices), held, room, ways)
 
 
 def nearest(stage: Stage, shape: Shape, capacity: float) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ def render(costed: Sequence[Costed], devices: Devices | None) -> RenderableType:
     for part, name in PARTS.items():
         row(f"GB {name}", lambda one, part=part: _gb(getattr(one.memory, part)))  # type: ignore[misc]
     row("GB peak", lambda one: ("" if one.fits else "too much  ") + _gb(one.memory.peak), style="bold")
+    if devices is not None and any(one.stage.vllm for one in costed):
+        row("GB vLLM, beside it", lambda one: _gb(devices.memory - one.room))
     told = [Text(line) for one in costed for line in _ways(one, devices)]
     return Group(table, *told)
 
@@ -45,9 +47,10 @@ def _machine(costed: Sequence[Costed], devices: Devices | None) -> str:
 def _ways(one: Costed, devices: Devices | None) -> list[str]:
     if one.fits or devices is None:
         return []
-    over = f"{one.stage.name} does not fit into {devices.memory / 1e9:g} GB"
+    beside = " that vLLM leaves it" if one.stage.vllm else ""
+    over = f"{one.stage.name} does not fit into {one.room / 1e9:g} GB{beside}"
     if not one.ways:
-        least = one.memory.drawing > devices.memory
+        least = one.memory.drawing > one.room
         return [f"{over}, nor with fewer tokens at a time: " + ("drawing alone takes more" if least else "take larger devices")]
     return [f"{over}; it would with {', or with '.join(one.ways)}"]
 

@@ -109,6 +109,7 @@ def stages_of(
         checkpointing=grpo.checkpointing,
         recursive=grpo.forest == "recursive",
         chunk_tokens=grpo.chunk_tokens,
+        vllm=grpo.vllm.gpu_share if grpo.rollout == "vllm" else None,
     )
     first, asked, last = (replace(stage, precision=precision, sharding=sharding, ranks=ranks) for stage in (first, asked, last))
     return first, asked, last
