@@ -170,7 +170,7 @@ def serving(script: Script, stall: float = 1.0) -> Iterator[Endpoint]:
                 send(handler, 429, {"error": {"message": "slow down"}}, {"Retry-After": "60"})
             case "429 date":
                 send(handler, 429, {"error": {"message": "slow down"}}, {"Retry-After": formatdate(time.time(), usegmt=True)})
-            case "500" | "503" | "401":
+            case "500" | "503" | "401" | "402":
                 send(handler, int(str(how)), {"error": {"message": f"Incorrect or broken. {echo} {KEY[:12]}***{KEY[-8:]}"}})
             case "stall":
                 time.sleep(endpoint.stall)

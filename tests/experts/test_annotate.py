@@ -142,6 +142,8 @@ def test_another_question_needs_another_folder_but_other_limits_do_not(data: Pat
         {"extra": {"note": KEY}},
         {"model": "Bearer abcdefgh1234"},
         {"key_env": KEY},
+        {"key_env": "03f0abc9d"},
+        {"key_env": 4711},
         {"base_url": "https://me:secret@host/v1"},
         {"base_url": "https://host/v1?api_key=abc"},
     ],
@@ -152,7 +154,7 @@ def test_a_recipe_with_a_key_is_refused_and_the_key_is_not_said(data: Path, tmp_
     file.write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "data": str(data), "expert": expert}))
     with pytest.raises(RecipeError, match="put it into the environment") as error:
         load_recipe(file, [], AnnotateRecipe)
-    for secret in ("abc", KEY, "secret@"):
+    for secret in ("abc", KEY, "secret@", "4711"):
         assert secret not in str(error.value).replace("recipe", "")
 
 
@@ -163,6 +165,7 @@ def test_a_missing_key_and_a_wrong_kind_cost_one_line(
     file = file_of(recipe(data, tmp_path / "run", "http://127.0.0.1:9/v1", key_env="NO_SUCH_KEY"), tmp_path)
     for arguments, words in (
         ([], "the environment has no NO_SUCH_KEY"),
+        (["expert.key_env=a3f09b1c7d"], "the environment has no variable of that name"),
         (["expert.modle=m"], "modle"),
         (["expert.kind=oracel"], "expert"),
         ([f"expert.extra=[{KEY}"], "extra"),

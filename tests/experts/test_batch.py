@@ -22,6 +22,7 @@ from more_r1.experts import batch as batch_room
 from more_r1.experts.annotate import AnnotateRecipe, run_annotate
 from more_r1.experts.desk import Figures
 from more_r1.experts.reply import ExpertError
+from more_r1.training.recipe import RecipeError
 
 
 def silent(_: Figures) -> None:
@@ -34,7 +35,7 @@ class Provider:
 
     answer: Callable[[int, str], dict[str, Any] | int | None]
     fault: Callable[[str], str | None] = lambda _: None
-    """How to misbehave on a request: `500`, or `drop` to do what is asked and then reset."""
+    """How to misbehave on a request: `500`, `drop` to do what is asked and then reset, or what to answer instead."""
     url: str = ""
     polls: int = 2
     files: dict[str, bytes] = field(default_factory=dict)
@@ -91,7 +92,7 @@ def provider(answer: Callable[[int, str], dict[str, Any] | int | None]) -> Itera
             how = state.fault(name)
             if how == "500":
                 return send(self, 500, {"error": {"message": "down"}})
-            found = work(raw)
+            found = work(raw) if how in (None, "drop") else str(how).encode()
             if how == "drop":
                 self.close_connection = True
             elif isinstance(found, bytes):
@@ -240,6 +241,52 @@ def test_a_batch_without_answers_is_said_and_can_be_made_again(data: Path, tmp_p
         assert records(tmp_path / "run") == []
         state.answer = right
         assert run_annotate(settings(data, tmp_path / "run", state.url), silent).cost == pytest.approx(9 * 2.9)
+
+
+@pytest.mark.parametrize("broken", ["<html>try later</html>", '{"custom_id": "0"', '{"custom_id": "77"}'])
+def test_answers_that_cannot_be_read_are_fetched_again_and_not_paid_again(data: Path, tmp_path: Path, broken: str) -> None:
+    out = tmp_path / "run"
+    with provider(right) as state:
+        state.fault = lambda name: broken if name.endswith("/content") else None
+        for _ in range(2):
+            with pytest.raises(ExpertError, match="1 lines of the answers of batch batch_0 cannot be read; run again"):
+                run_annotate(settings(data, out, state.url), silent)
+        state.fault = lambda _: None
+        figures = run_annotate(settings(data, out, state.url), silent)
+    assert (figures.accepted, len(state.batches)) == (9, 1)
+    assert figures.cost == pytest.approx(9 * 2.9)
+    sound(out)
+
+
+def test_a_list_of_batches_that_is_none_does_not_mean_that_there_are_none(data: Path, tmp_path: Path) -> None:
+    out, usual = tmp_path / "run", batch_room.retrying
+    with provider(right) as state:
+        state.fault = lambda name: "drop" if name == "POST /v1/batches" else '{"error": {}}' if "batches" in name else None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                batch_room, "retrying", lambda recipe, stop: usual(recipe.model_copy(update={"transport_tries": 1}), stop)
+            )
+            for _ in range(2):
+                with pytest.raises(ExpertError):
+                    run_annotate(settings(data, out, state.url), silent)
+        state.fault = lambda _: None
+        assert run_annotate(settings(data, out, state.url), silent).accepted == 9
+    assert len(state.batches) == 1
+
+
+def test_batches_under_way_are_not_paid_for_a_second_time_live(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with provider(right) as state:
+        state.fault = lambda name: "500" if name.startswith("GET") else None
+        with pytest.raises(ExpertError):
+            run_annotate(settings(data, out, state.url, transport_tries=1), silent)
+        live = recipe(data, out, state.url, mode="live", price_in=1000, price_out=10_000)
+        with pytest.raises(RecipeError, match=r"batches are under way.*mode=batch"):
+            run_annotate(live, silent)
+        state.fault = lambda _: None
+        run_annotate(settings(data, out, state.url), silent)
+        assert run_annotate(live, silent).accepted == 9
+    assert not any("chat/completions" in name for name in state.seen)
 
 
 def test_batches_keep_to_max_cost_and_to_the_size_of_a_file(

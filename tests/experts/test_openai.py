@@ -94,11 +94,46 @@ def test_an_endpoint_that_answers_nothing_is_given_up_before_all_pairs_are_used_
         with pytest.raises(ExpertError, match=r"10 calls failed in a row.*run again"):
             run_annotate(settings, silent)
         assert sum(one["final"] for one in records(out)) < 6
-        endpoint.script = lambda _: "good"
     with serving(lambda _: "good") as endpoint:
         again = settings.model_copy(update={"expert": settings.expert.model_copy(update={"base_url": endpoint.url})})
         with pytest.raises(ValueError, match="another recipe"):
             run_annotate(again, silent)
+
+
+def test_an_empty_account_uses_no_pair_up(data: Path, tmp_path: Path) -> None:
+    hows = ["402"]
+    with serving(lambda _: hows[-1]) as endpoint:
+        with pytest.raises(ExpertError, match="no money left there"):
+            run_annotate(recipe(data, tmp_path / "run", endpoint.url, tries=1), silent)
+        hows.append("good")
+        assert run_annotate(recipe(data, tmp_path / "run", endpoint.url, tries=1), silent).accepted == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm unable to identify people in images.",
+        "I am not able to help with that.",
+        "Sorry but I can't do this.",
+        "Unfortunately, I can’t identify who is shown.",
+        "I apologize, but I cannot identify the person.",
+        "I apologise for the inconvenience. I can't say who this is.",
+        "As an AI, I can't identify people.",
+        "As an AI language model, I'm not able to do that.",
+    ],
+)
+def test_refusals_in_words_are_refusals(data: Path, tmp_path: Path, text: str) -> None:
+    with serving(lambda asked: completion(text) if asked.count == 1 else "good") as endpoint:
+        figures = run_annotate(recipe(data, tmp_path / "run", endpoint.url, tries=2), silent)
+    assert (figures.calls["refusal"], figures.calls["form"], figures.accepted) == (6, 0, 6)
+
+
+def test_tokens_that_no_number_can_hold_are_no_answer(data: Path, tmp_path: Path) -> None:
+    absurd = completion("x")
+    absurd["usage"]["prompt_tokens"] = 10**400
+    prices = {"price_in": 1, "price_out": 1}
+    with serving(lambda asked: absurd if asked.count == 1 else "good") as endpoint:
+        assert run_annotate(recipe(data, tmp_path / "run", endpoint.url, transport_tries=2, **prices), silent).accepted == 6
 
 
 def test_images_text_and_settings_arrive(data: Path, tmp_path: Path) -> None:

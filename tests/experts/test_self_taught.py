@@ -216,6 +216,27 @@ def test_a_run_that_was_killed_while_asking_ends_as_one_that_was_not(
     assert files(out) == files(whole)
 
 
+def test_what_was_drawn_before_a_kill_counts_where_it_would_now_be_drawn_otherwise(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, or with another number of threads: other draws, and another verdict on the same call."""
+    out = copy(whole, tmp_path / "run")
+    shutil.rmtree(out / "round-1")
+    file = out / "round-0" / "traces.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[: CHUNK + 3]))  # all first answers, and some of the second ones
+    kept = read_traces(file)
+    usual = self_taught.rollout_seed
+    monkeypatch.setattr(self_taught, "rollout_seed", lambda *given: usual(*given) + 1)
+    expert = settings(folder, rounds=1)
+    records = taught(folder, out, expert)
+    assert records[: len(kept)] == kept
+    assert Counter(one.key for one in records if one.final) == Counter(one.key for one in samples(folder))
+    for one in records:
+        before = [r for r in records if r.key == one.key and r.attempt < one.attempt]
+        assert len(before) == one.attempt - 1 and not any(r.accepted for r in before)
+
+
 def test_a_run_that_was_killed_while_learning_ends_as_one_that_was_not(
     folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,11 @@ def run_annotate(recipe: AnnotateRecipe, tell: Callable[[Figures], None]) -> Fig
                 where = recipe.data, recipe.share, recipe.draw_seed, recipe.bounds, recipe.out
                 ask_self_taught(recipe.expert, samples, *where, desk)
             case OpenAI(mode="live"):
+                from more_r1.experts.batch import under_way
+
+                if under_way(recipe.out):
+                    mend = "run again with expert.mode=batch, which collects them"
+                    raise RecipeError(f"{recipe.out}: batches are under way there and will be paid for; {mend}")
                 _ask_live(recipe.expert, desk, Budget(recipe.expert, recipe.max_cost, journal))
             case OpenAI():
                 from more_r1.experts.batch import ask_in_batches

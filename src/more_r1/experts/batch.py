@@ -96,6 +96,12 @@ def ask_in_batches(settings: OpenAI, desk: Desk, budget: Budget) -> None:
         batches.close()
 
 
+def under_way(folder: Path) -> bool:
+    """Whether batches were made of the calls of this folder that are not over. Raises FormatError."""
+    file = folder / BATCHES
+    return file.exists() and bool(_read(file))
+
+
 class _Batches:
     """The batches of a folder that are not over."""
 
@@ -151,8 +157,12 @@ class _Batches:
                 continue
             batch = self._wait(found)
             before = self._desk.figures.calls.total()
-            for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-                self._record(state, file)
+            unread = sum(self._record(state, file) for file in (batch.output_file_id, batch.error_file_id) if file)
+            if unread:
+                # Paid for, maybe: not to be made again unasked.
+                what = f"{unread} lines of the answers of batch {batch.id[:40]} cannot be read"
+                mend = f'run again to fetch them again; if it stays so, "over": true in its last line of {BATCHES} gives it up'
+                raise ExpertError(scrub(f"{self._settings.base_url}: {what}; {mend}", self._key))
             left = self._end(state)
             if left and self._desk.figures.calls.total() == before:
                 said = "; ".join(error.message or "" for error in (batch.errors and batch.errors.data) or [])
@@ -192,7 +202,10 @@ class _Batches:
 
     def _find(self, state: _State) -> str | None:
         """The id of the batch that has this name; None if there is none."""
-        for batch in self._client.batches.list(limit=100):  # the newest first, page after page
+        page = self._client.batches.list(limit=100)
+        if not isinstance(getattr(page, "data", None), list):
+            raise UnreadableError("the answer is no list of batches")
+        for batch in page:  # the newest first, page after page
             if (batch.metadata or {}).get("more_r1") == state.name:
                 return batch.id
             if batch.created_at < state.time - _A_DAY:
@@ -211,15 +224,18 @@ class _Batches:
             self._desk.tell()
             time.sleep(self._settings.poll)
 
-    def _record(self, state: _State, file: str) -> None:
-        """Record the answers of a file, but for those that an earlier run has recorded."""
+    def _record(self, state: _State, file: str) -> int:
+        """Record the answers of a file, but for those that an earlier run has recorded; how many lines are no answers."""
+        unread = 0
         waiting = {request.call: request for request in self._desk.pending()}
         sent = {str(number): one for number, one in enumerate(state.calls)}
         for line in _answers(self._try(lambda: self._client.files.content(file).content)):
-            one = sent.get(line.custom_id)
-            request = None if one is None else waiting.pop(one.call, None)
-            answer = _answer(line)
-            if one is None or request is None or answer is None:
+            one = None if line is None else sent.get(line.custom_id)
+            if line is None or one is None:
+                unread += 1
+                continue
+            request, answer = waiting.pop(one.call, None), _answer(line)
+            if request is None or answer is None:
                 continue
             bill, reserved = 0.0, self._reserved.pop(request.call, 0.0)
             if line.response is not None and line.response.status_code == 200:
@@ -238,6 +254,7 @@ class _Batches:
                 cost=None if self._settings.price_in is None else self._before.pop(request.call, 0.0) + bill,
             )
             self._desk.settle(request, reply)
+        return unread
 
     def _end(self, state: _State) -> int:
         """Close a batch; how many of its calls have no record: they cost nothing and will be made again."""
@@ -262,7 +279,7 @@ class _Batches:
         def once() -> T:
             try:
                 return call()
-            except openai.OpenAIError as error:
+            except (openai.OpenAIError, UnreadableError) as error:
                 explain(error, self._settings, self._key)
 
         try:
@@ -290,13 +307,13 @@ def _answer(line: _Line) -> Answer | None:
         return Answer(verdict="error", reason=str(error))
 
 
-def _answers(raw: bytes) -> Iterator[_Line]:
-    """The lines of a file of answers; what is none is passed over, and so made again."""
-    for line in raw.splitlines():
+def _answers(raw: bytes) -> Iterator[_Line | None]:
+    """The lines of a file of answers; None for what is none."""
+    for line in filter(bytes.strip, raw.splitlines()):
         try:
             yield _Line.model_validate_json(line)
         except ValidationError:
-            continue
+            yield None
 
 
 def _read(path: Path) -> dict[str, _State]:

@@ -21,7 +21,8 @@ from more_r1.training.samples import Sample
 # Verdicts that say nothing of the text, so that the expert is asked again as if for the first time.
 _NO_FAULT_OF_THE_TEXT = ("refusal", "content_filter", "empty", "error")
 _REFUSES = re.compile(
-    r"(?i)\W*(I['’]?m (very |really )?sorry|sorry,|I (can['’]?t|cannot|can not|am unable|am not able|won['’]?t)\b)"
+    r"(?i)\W*(unfortunately,? |(but )?as an AI[^,.]{0,40},? |I apologi[sz]e[^.]{0,60}?[,.] (but )?)?"
+    r"(I['’]?m (very |really |so )?sorry|sorry\b|I(['’]?m| am) (unable|not able)\b|I (can['’]?t|cannot|can not|won['’]?t)\b)"
 )
 
 

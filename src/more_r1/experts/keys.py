@@ -24,7 +24,8 @@ def refuse_keys(given: Mapping[str, Any]) -> None:
     """Raise RecipeError, which does not say the key, for a recipe with a field for a key or a value that looks like one."""
     for name, value in _leaves(given):
         field = name.rpartition(".")[2]
-        if _NAME.fullmatch(field) or (isinstance(value, str) and (_KEY.search(value) or _URL.search(value))):
+        unnamed = field == "key_env" and value is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", str(value))
+        if _NAME.fullmatch(field) or unnamed or (isinstance(value, str) and (_KEY.search(value) or _URL.search(value))):
             raise RecipeError(
                 f"{name[:60]}: looks like a key, and a recipe must hold none; "
                 "put it into the environment and name the variable: key_env=OPENAI_API_KEY"
@@ -37,8 +38,10 @@ def read_key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
+        # It may be a key that somebody took for its name.
+        named = variable if re.fullmatch("[A-Z][A-Z_]*", variable) else "variable of that name"
         raise RecipeError(
-            f"expert.key_env: the environment has no {variable}; set it, or leave key_env out where no key is needed"
+            f"expert.key_env: the environment has no {named}; set it, or leave key_env out where no key is needed"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise RecipeError(f"expert.key_env: {variable} holds more than a key; it must be one word of plain characters")

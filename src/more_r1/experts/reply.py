@@ -60,8 +60,8 @@ class _Choice(_Open):
 
 
 class _Usage(_Open):
-    prompt_tokens: int | None = Field(default=None, ge=0)
-    completion_tokens: int | None = Field(default=None, ge=0)
+    prompt_tokens: int | None = Field(default=None, ge=0, le=10**9)
+    completion_tokens: int | None = Field(default=None, ge=0, le=10**9)
 
 
 class _Body(_Open):

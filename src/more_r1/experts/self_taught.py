@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from more_r1.experts.journal import TRACES, Lines
 from more_r1.experts.question import known_types
 from more_r1.experts.reply import Reply
 from more_r1.formats.oracle import OracleFact, write_oracle
-from more_r1.formats.traces import TraceRecord, read_completions, read_traces
+from more_r1.formats.traces import Key, TraceRecord, read_completions, read_traces
 from more_r1.models.load import fingerprint, load_backbone
 from more_r1.models.sampling import Sampling, rollout_seed, sample
 from more_r1.reasoning.prompt import Prompt, PromptForm
@@ -198,7 +198,7 @@ def _ask(
     lines = Lines(file)
     try:
         records = read_traces(file)
-        calls = {(record.key, record.attempt) for record in records}
+        calls = {(record.key, record.attempt): record for record in records}
         done = {record.key for record in records if record.final}
         # A chunk is asked again as a whole: what is asked together decides the last bit of a rounding.
         chunks = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
@@ -206,7 +206,7 @@ def _ask(
         asker = _Asker(expert, model, number, bounds) if chunks else None
         for chunk in chunks:
             assert asker is not None
-            for record in asker.ask(chunk):
+            for record in asker.ask(chunk, calls):
                 if (record.key, record.attempt) not in calls:
                     lines.append(record.model_dump())
                     records.append(record)
@@ -232,8 +232,9 @@ class _Asker:
         self._expert, self._number, self._bounds = expert, number, bounds
         self._schema = Schema.more()
 
-    def ask(self, chunk: Sequence[Sample]) -> Iterator[TraceRecord]:
-        """A record of every call: all pairs are asked, then again those whose traces were rejected."""
+    def ask(self, chunk: Sequence[Sample], told: Mapping[tuple[Key, int], TraceRecord]) -> Iterator[TraceRecord]:
+        """A record of every call: all pairs are asked, then again those whose traces were rejected. What an earlier run was
+        `told` counts, for a GPU, or another number of threads, may draw something else."""
         left, last = list(chunk), 2 * self._expert.tries
         for attempt in range(1, last + 1):
             prompts = [self._prompt(one, shown=attempt > self._expert.tries) for one in left]
@@ -244,7 +245,8 @@ class _Asker:
             rejected = []
             for one, prompt, seed, (rollout,) in zip(left, prompts, seeds, rollouts, strict=True):
                 verdict = judge_trace(rollout.text, one.label, known_types(one), self._schema, self._bounds)
-                if not verdict.accepted:
+                before = told.get((one.key, attempt))
+                if not (verdict if before is None else before).accepted:
                     rejected.append(one)
                 image, object, span = one.key
                 yield TraceRecord(

@@ -22,7 +22,7 @@ class OpenAI(Recipe):
     kind: Literal["openai"]
     model: str
     base_url: str = Field(default="https://api.openai.com/v1", pattern=r"^https?://")
-    key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_env: str | None = None
     """The environment variable that holds the key; without it none is sent."""
     mode: Literal["live", "batch"] = "live"
     """`live`: one request a pair. `batch`: OpenAI's Batch API, cheaper and within a day."""

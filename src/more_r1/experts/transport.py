@@ -123,7 +123,7 @@ def explain(error: openai.OpenAIError | UnreadableError, settings: OpenAI, key: 
     if not isinstance(error, openai.APIStatusError):
         raise ExpertError(f"{settings.base_url}: {said}") from None
     status = error.status_code
-    if status == 429 and error.code == "insufficient_quota":
+    if status == 402 or (status == 429 and error.code == "insufficient_quota"):
         raise ExpertError(f"{settings.base_url}: no money left there ({said}); run again once there is") from None
     if status in (408, 409, 425, 429) or status >= 500:
         raise FailedError(said, paid=False, retry_after=retry_after(error.response.headers, settings.longest_wait)) from None
