@@ -19,7 +19,7 @@ import pytest
 from misbehaving import completion, good, recipe, records, send, send_raw, write_data
 
 from more_r1.experts import batch as batch_room
-from more_r1.experts.annotate import AnnotateRecipe, run_annotate
+from more_r1.experts.annotate import AnnotateRecipe, plan, run_annotate
 from more_r1.experts.desk import Figures
 from more_r1.experts.reply import ExpertError
 from more_r1.training.recipe import RecipeError
@@ -272,6 +272,47 @@ def test_a_list_of_batches_that_is_none_does_not_mean_that_there_are_none(data: 
         state.fault = lambda _: None
         assert run_annotate(settings(data, out, state.url), silent).accepted == 9
     assert len(state.batches) == 1
+
+
+@pytest.mark.parametrize("when", [1, 9])
+def test_what_was_never_sent_costs_nothing(data: Path, tmp_path: Path, when: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while the calls of a batch are prepared, twice."""
+    out = tmp_path / "run"
+    with provider(right) as state:
+        for _ in range(2):
+            prepared = iter(range(1, when))
+
+            def fingerprint(body: Any, prepared: Iterator[int] = prepared) -> str:
+                if next(prepared, None) is None:
+                    raise Killed
+                return "f"
+
+            monkeypatch.setattr(batch_room, "fingerprint", fingerprint)
+            with pytest.raises(Killed):
+                run_annotate(settings(data, out, state.url, max_cost=300.0), silent)
+            assert plan(settings(data, out, state.url)).spent == 0
+        monkeypatch.undo()
+        figures = run_annotate(settings(data, out, state.url, max_cost=300.0), silent)
+    assert (figures.accepted, figures.cost) == (9, pytest.approx(9 * 2.9))
+
+
+def test_estimates_of_batches_grow_to_what_is_charged(data: Path, tmp_path: Path) -> None:
+    def dear(number: int, label: str) -> dict[str, Any]:
+        made = completion("<think> no")
+        made["usage"]["prompt_tokens"] = 50_000
+        return made
+
+    with provider(dear) as state:
+        figures = run_annotate(settings(data, tmp_path / "run", state.url, tries=3, max_cost=1000.0), silent)
+    # A second batch is as dear as the first, and no dearer one is made.
+    assert figures.stopped and figures.cost is not None and figures.cost <= 1000
+
+
+def test_calls_without_a_price_count_at_todays(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with provider(right) as state:
+        run_annotate(recipe(data, out, state.url, mode="batch"), silent)
+        assert plan(settings(data, out, state.url)).spent == pytest.approx(9 * 2.9)
 
 
 def test_batches_under_way_are_not_paid_for_a_second_time_live(data: Path, tmp_path: Path) -> None:

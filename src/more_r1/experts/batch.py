@@ -135,8 +135,7 @@ class _Batches:
                     calls = []
                     raw = json.dumps(line | {"custom_id": "0"}).encode() + b"\n"
                 try:
-                    before = self._before.get(request.call, 0.0)
-                    self._reserved[request.call] = self._budget.reserve(request, estimate, before, wait=False)
+                    self._reserved[request.call] = self._budget.set_aside(estimate, wait=False)
                 except BudgetError:
                     # What is made first may cost less than it could, and leave enough for more.
                     if not self._open and not calls:
@@ -173,6 +172,9 @@ class _Batches:
         """Upload what was written to `file`, make a batch of it, and empty the file."""
         state = _State(name=secrets.token_hex(8), time=time.time(), calls=tuple(calls))
         self._note(state)
+        for call in (one.call for one in calls):
+            known = self._settings.price_in is not None
+            self._desk.journal.sending(call, self._before.get(call, 0.0) + self._reserved[call] if known else None)
         file.seek(0)
         content = file.read()
         file.seek(0)
@@ -241,6 +243,7 @@ class _Batches:
             if line.response is not None and line.response.status_code == 200:
                 bill = reserved
                 if answer.tokens_in is not None and answer.tokens_out is not None:
+                    self._budget.learn(self._settings.estimate(self._parts(request)), answer.tokens_in)
                     bill = self._settings.cost(answer.tokens_in, answer.tokens_out) or 0.0
             self._budget.settle(reserved, bill)
             reply = Reply(

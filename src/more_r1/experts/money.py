@@ -10,6 +10,7 @@ from more_r1.experts.desk import Request
 from more_r1.experts.journal import Journal
 from more_r1.experts.question import ask_parts
 from more_r1.experts.settings import OpenAI
+from more_r1.formats.traces import TraceRecord
 from more_r1.schema import Schema
 
 STOPPED = "the next call could take the cost above max_cost; set it higher and run again to go on"
@@ -29,7 +30,7 @@ class Budget:
         self._settings, self._most, self._journal = settings, most, journal
         self._lock = threading.Condition()
         self._under_way = 0
-        self._spent = sum(record.cost or 0.0 for record in journal.records) + sum(journal.lost.values())
+        self._spent = sum(map(self._paid, journal.records)) + sum(journal.lost.values())
         # Estimates grow to what is charged, should that be more.
         self._ratio = 1.0
 
@@ -37,8 +38,27 @@ class Budget:
         """At most so many tokens will be charged for a question that was estimated."""
         return int(estimate * self._ratio) + 1
 
-    def reserve(self, request: Request, estimate: int, before: float, wait: bool = True) -> float:
-        """Set aside what a request may cost; `before` is what earlier ones of the same call cost.
+    def _paid(self, record: TraceRecord) -> float:
+        """What a call cost, at today's prices if it was made without any."""
+        if record.cost is not None:
+            return record.cost
+        return self._settings.cost(record.tokens_in or 0, record.tokens_out or 0) or 0.0
+
+    def reserve(self, request: Request, estimate: int, before: float) -> float:
+        """Set aside what a request may cost and write down that it is sent; `before` is what earlier ones of its call cost.
+
+        Waits as `set_aside`. Raises BudgetError.
+        """
+        amount = self.set_aside(estimate)
+        try:
+            self._journal.sending(request.call, None if self._settings.price_in is None else before + amount)
+        except BaseException:  # it is not sent; others wait for its bill
+            self.settle(amount, 0.0)
+            raise
+        return amount
+
+    def set_aside(self, estimate: int, wait: bool = True) -> float:
+        """Set aside what a request may cost.
 
         Waits for the bills of others that are under way, if they may leave enough, unless told not to. Raises BudgetError.
         """
@@ -50,11 +70,6 @@ class Budget:
                 self._lock.wait()
             self._spent += amount or 0.0
             self._under_way += 1
-        try:
-            self._journal.sending(request.call, None if amount is None else before + amount)
-        except BaseException:  # it is not sent; others wait for its bill
-            self.settle(amount or 0.0, 0.0)
-            raise
         return amount or 0.0
 
     def settle(self, reserved: float, cost: float) -> None:
