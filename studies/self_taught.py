@@ -2,7 +2,7 @@
 
     more-r1 data synth data/embedded
     python studies/systems.py --seeds 0 1 2 --jobs 2 --systems reasoning       # the oracle-fed stage 1, to compare with
-    python studies/self_taught.py --seeds 0 1 2 --jobs 2                       # 70 minutes of one core a seed
+    python studies/self_taught.py --seeds 0 1 2 --jobs 2                       # some 100 minutes of one core a seed
 
 For each seed: `more-r1 annotate recipes/tiny-self-taught.yaml`, then stage 1 (recipes/tiny-sft.yaml) on the last round's
 traces, on the same draw of pairs as the oracle-fed stage 1 of studies/systems.py, whose row is there if its runs are. Beside
