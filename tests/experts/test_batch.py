@@ -19,6 +19,7 @@ import pytest
 from misbehaving import completion, good, recipe, records, send, send_raw, write_data
 
 from more_r1.experts import batch as batch_room
+from more_r1.experts import batch_calls
 from more_r1.experts.annotate import AnnotateRecipe, plan, run_annotate
 from more_r1.experts.desk import Figures
 from more_r1.experts.reply import ExpertError
@@ -197,32 +198,45 @@ class Killed(BaseException):
     """What a kill is to the code: nothing runs after it."""
 
 
-@pytest.mark.parametrize("when", range(8))
-def test_a_run_killed_at_any_request_goes_on_and_pays_once(
-    data: Path, tmp_path: Path, when: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before each request of a run in turn, and after the server has done it: files, batches, polls, contents."""
+# Of a run, in this order; a batch is polled until it is over.
+REQUESTS = ("POST /v1/files", "POST /v1/batches", "GET /v1/batches/batch_0", "GET /v1/batches/batch_0", "/content")
+PAGES = ("<html>try later</html>", '{"id": "x", "sta', "[]", "{}", '"x"', "")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("when", range(len(REQUESTS)))
+def test_a_run_killed_at_any_request_goes_on_and_pays_once(data: Path, tmp_path: Path, when: int, after: bool) -> None:
+    """Before each request of a run in turn, or after the server has done it: files, batches, polls, contents."""
     out = tmp_path / "run"
     with provider(right) as state:
-        for after in (False, True):
-            count = 0
-
-            def fault(name: str, after: bool = after) -> str | None:
-                nonlocal count
-                count += 1
-                return ("drop" if after else "500") if count == when + 1 else None
-
-            state.fault = fault
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(batch_room, "retrying", lambda *_: lambda call: call())
-                with contextlib.suppress(ExpertError):
-                    run_annotate(settings(data, out, state.url), silent)
-        state.fault = lambda _: None
+        state.fault = lambda name: ("drop" if after else "500") if len(state.seen) == when + 1 else None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batch_calls, "retrying", lambda *_: lambda call: call())
+            with pytest.raises(ExpertError):
+                run_annotate(settings(data, out, state.url), silent)
+        assert len(state.seen) == when + 1 and state.seen[-1].endswith(REQUESTS[when])
         figures = run_annotate(settings(data, out, state.url), silent)
     sound(out)
     assert figures.accepted == 9
     assert figures.cost == pytest.approx(9 * 2.9)
     assert sum(len(one["lines"]) for one in state.batches.values()) == 9
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("when", range(4))
+def test_what_is_no_reply_is_tried_again(data: Path, tmp_path: Path, when: int, page: str) -> None:
+    """Once in the place of each request's reply; then on and on, which ends the run in one line and not the work."""
+    with provider(right) as state:
+        state.fault = lambda name: page if len(state.seen) == when + 1 else None
+        figures = run_annotate(settings(data, tmp_path / "once", state.url), silent)
+        assert (figures.accepted, len(state.batches)) == (9, 1)
+    with provider(right) as state:
+        state.fault = lambda name: page if len(state.seen) > when else None
+        with pytest.raises(ExpertError, match=r"the answer is .*run again"):
+            run_annotate(settings(data, tmp_path / "on", state.url, transport_tries=2), silent)
+        state.fault = lambda _: None
+        assert run_annotate(settings(data, tmp_path / "on", state.url), silent).accepted == 9
+    assert len(state.batches) == 1
 
 
 def test_a_failed_request_does_not_make_a_second_batch(data: Path, tmp_path: Path) -> None:
@@ -259,12 +273,12 @@ def test_answers_that_cannot_be_read_are_fetched_again_and_not_paid_again(data: 
 
 
 def test_a_list_of_batches_that_is_none_does_not_mean_that_there_are_none(data: Path, tmp_path: Path) -> None:
-    out, usual = tmp_path / "run", batch_room.retrying
+    out, usual = tmp_path / "run", batch_calls.retrying
     with provider(right) as state:
         state.fault = lambda name: "drop" if name == "POST /v1/batches" else '{"error": {}}' if "batches" in name else None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                batch_room, "retrying", lambda recipe, stop: usual(recipe.model_copy(update={"transport_tries": 1}), stop)
+                batch_calls, "retrying", lambda recipe, stop: usual(recipe.model_copy(update={"transport_tries": 1}), stop)
             )
             for _ in range(2):
                 with pytest.raises(ExpertError):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving import KEY, Asked, completion, good, recipe, records, serving, write_data
 
-from more_r1.experts.annotate import run_annotate
+from more_r1.experts.annotate import plan, run_annotate
 from more_r1.experts.desk import Figures, Request
 from more_r1.experts.filter import Bounds, judge_trace
 from more_r1.experts.journal import Call
@@ -87,17 +87,38 @@ def test_a_call_that_never_gets_through_is_an_error(data: Path, tmp_path: Path) 
     assert "Incorrect or broken" in bad[0]["reason"]
 
 
-def test_an_endpoint_that_answers_nothing_is_given_up_before_all_pairs_are_used_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2, 16])
+def test_an_endpoint_that_answers_nothing_is_given_up_and_uses_no_pair_up(tmp_path: Path, concurrency: int) -> None:
     data, out = write_data(tmp_path / "more", 40), tmp_path / "run"
-    with serving(lambda _: "503") as endpoint:
-        settings = recipe(data, out, endpoint.url, transport_tries=2, concurrency=2)
-        with pytest.raises(ExpertError, match=r"10 calls failed in a row.*run again"):
-            run_annotate(settings, silent)
-        assert sum(one["final"] for one in records(out)) < 6
-    with serving(lambda _: "good") as endpoint:
-        again = settings.model_copy(update={"expert": settings.expert.model_copy(update={"base_url": endpoint.url})})
-        with pytest.raises(ValueError, match="another recipe"):
-            run_annotate(again, silent)
+    hows = ["503"]
+    with serving(lambda _: hows[-1]) as endpoint:
+        settings = recipe(data, out, endpoint.url, transport_tries=2, concurrency=concurrency, price_in=1, price_out=1)
+        for _ in range(3):
+            with pytest.raises(ExpertError, match=r"10 calls failed in a row.*run again"):
+                run_annotate(settings, silent)
+            assert records(out) == []
+        assert plan(settings).spent == 0
+        hows.append("good")
+        figures = run_annotate(settings, silent)
+    assert (figures.accepted, figures.calls.total()) == (40, 40)
+    assert figures.cost == pytest.approx(40 * 1100 / 10**6)
+
+
+def test_pairs_that_fail_while_others_get_through_are_done_in_the_end(tmp_path: Path) -> None:
+    data, out = write_data(tmp_path / "more", 12), tmp_path / "run"
+    with serving(lambda asked: "500" if asked.number >= 9 else "good") as endpoint:
+        settings = recipe(data, out, endpoint.url, transport_tries=2, concurrency=1)
+        figures = run_annotate(settings, silent)  # the last three, three times each, with nothing after them
+    assert (figures.final["error"], figures.calls["error"], figures.accepted) == (3, 9, 9)
+    assert [one["attempt"] for one in records(out)[-9:]] == [1, 2, 3] * 3
+
+
+@pytest.mark.parametrize("second", ["good", "error400", "bad"])
+def test_what_was_held_back_is_recorded_before_what_came_after(data: Path, tmp_path: Path, second: str) -> None:
+    with serving(lambda asked: "good" if asked.number > 2 else "500" if asked.count == 1 else second) as endpoint:
+        run_annotate(recipe(data, tmp_path / "run", endpoint.url, transport_tries=1, tries=2, concurrency=1), silent)
+    made = [(one["attempt"], one["final"]) for one in records(tmp_path / "run")]
+    assert made == [(1, False), (2, True)] * 3 + [(1, True)] * 3
 
 
 def test_an_empty_account_uses_no_pair_up(data: Path, tmp_path: Path) -> None:

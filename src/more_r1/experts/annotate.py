@@ -5,9 +5,7 @@ OUT/traces.jsonl has every call, so a run that was killed goes on where it was a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -18,7 +16,7 @@ from more_r1.experts.desk import Desk, Figures, Request
 from more_r1.experts.filter import Bounds
 from more_r1.experts.journal import TRACES, Journal
 from more_r1.experts.keys import read_key, refuse_keys
-from more_r1.experts.money import STOPPED, Budget, BudgetError, Plan, plan_calls
+from more_r1.experts.money import Budget, Plan, plan_calls
 from more_r1.experts.oracle import Oracle, ask_oracle
 from more_r1.experts.question import ask_parts, chat_messages, shown
 from more_r1.experts.reply import ExpertError
@@ -119,11 +117,12 @@ def run_annotate(recipe: AnnotateRecipe, tell: Callable[[Figures], None]) -> Fig
                 ask_self_taught(recipe.expert, samples, *where, desk)
             case OpenAI(mode="live"):
                 from more_r1.experts.batch import under_way
+                from more_r1.experts.live import ask_live
 
                 if under_way(recipe.out):
                     mend = "run again with expert.mode=batch, which collects them"
                     raise RecipeError(f"{recipe.out}: batches are under way there and will be paid for; {mend}")
-                _ask_live(recipe.expert, desk, Budget(recipe.expert, recipe.max_cost, journal))
+                ask_live(recipe.expert, desk, Budget(recipe.expert, recipe.max_cost, journal))
             case OpenAI():
                 from more_r1.experts.batch import ask_in_batches
 
@@ -156,31 +155,6 @@ def plan(recipe: AnnotateRecipe) -> Plan:
         desk = Desk(samples, journal, Schema.more(), recipe.bounds, recipe.tries, lambda _: None)
         spent = Budget(settings, recipe.max_cost, journal).spent
         return plan_calls(settings, desk.schema, desk.pending(), recipe.tries, recipe.max_cost, spent)
-
-
-def _ask_live(settings: OpenAI, desk: Desk, budget: Budget) -> None:
-    """Many pairs at a time, each from its first call to its last."""
-    from more_r1.experts.endpoint import Endpoint
-
-    stop = threading.Event()
-    endpoint = Endpoint(settings, desk.schema, budget, stop, desk.journal.lost)
-
-    def see_through(first: Request) -> None:
-        request: Request | None = first
-        while request is not None and not stop.is_set():
-            request = desk.settle(request, endpoint.ask(request))
-
-    with ThreadPoolExecutor(settings.concurrency) as pool:
-        futures = [pool.submit(see_through, request) for request in desk.pending()]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BudgetError:
-            desk.figures.stopped = STOPPED
-        finally:
-            # Calls under way are let finish, for they are paid for; no other begins.
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _endpoint(recipe: AnnotateRecipe, what: str) -> OpenAI:

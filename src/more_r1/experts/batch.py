@@ -9,36 +9,27 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
-import openai
-from openai.types import Batch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from more_r1.experts.batch_calls import BatchCalls
 from more_r1.experts.desk import Desk, Request
 from more_r1.experts.journal import Call, Lines
-from more_r1.experts.keys import read_key, scrub
 from more_r1.experts.money import STOPPED, Budget, BudgetError
 from more_r1.experts.question import ask_parts, fingerprint
 from more_r1.experts.reply import Answer, ExpertError, Reply, UnreadableError, read_answer
 from more_r1.experts.settings import OpenAI
-from more_r1.experts.transport import DeclinedError, FailedError, declined, explain, open_client, retrying
+from more_r1.experts.transport import declined
 from more_r1.formats.fault import Place
 from more_r1.reasoning.prompt import Part
 
-T = TypeVar("T")
 BATCHES = "batches.jsonl"
 # OpenAI's limits of one batch: 50,000 requests, 200 MB.
 MOST_REQUESTS, MOST_FILE = 50_000, 190 * 10**6
-# Of the answers of a batch, and of the time that a transfer may take.
-_MOST_BYTES, _SECONDS = 2**30, 3600.0
-_ENDED = ("completed", "failed", "expired", "cancelled")
-# A batch may have been made where the clocks disagree.
-_A_DAY = 86400
 
 
 class _Sent(BaseModel):
@@ -107,8 +98,7 @@ class _Batches:
 
     def __init__(self, settings: OpenAI, desk: Desk, budget: Budget) -> None:
         self._settings, self._desk, self._budget = settings, desk, budget
-        self._key = read_key(settings.key_env)
-        self._client = open_client(settings, self._key, _MOST_BYTES, _SECONDS)
+        self._calls = BatchCalls(settings)
         self._lines = Lines(desk.journal.folder / BATCHES)
         self._open = _read(desk.journal.folder / BATCHES)
         # What may have been charged for calls that must be made again, and what is set aside for those in batches.
@@ -150,23 +140,27 @@ class _Batches:
     def collect(self) -> None:
         """Wait for every batch that is open and record its answers."""
         for state in list(self._open.values()):
-            found = state.id or self._again(state)
+            found = state.id or self._calls.find(state.name, state.time)
             if found is None:  # a kill came before it was made
                 self._end(state)
                 continue
-            batch = self._wait(found)
+            batch = self._calls.wait(found, self._tell)
+            self._tell("")
             before = self._desk.figures.calls.total()
-            unread = sum(self._record(state, file) for file in (batch.output_file_id, batch.error_file_id) if file)
+            unread = sum(self._record(state, file) for file in batch.files)
             if unread:
                 # Paid for, maybe: not to be made again unasked.
                 what = f"{unread} lines of the answers of batch {batch.id[:40]} cannot be read"
                 mend = f'run again to fetch them again; if it stays so, "over": true in its last line of {BATCHES} gives it up'
-                raise ExpertError(scrub(f"{self._settings.base_url}: {what}; {mend}", self._key))
+                raise ExpertError(self._calls.scrub(f"{self._settings.base_url}: {what}; {mend}"))
             left = self._end(state)
             if left and self._desk.figures.calls.total() == before:
-                said = "; ".join(error.message or "" for error in (batch.errors and batch.errors.data) or [])
-                what = f"batch {batch.id} is {batch.status} and has no answers ({said[:300] or 'no reason given'})"
-                raise ExpertError(scrub(f"{self._settings.base_url}: {what}; run again to make a new one", self._key))
+                what = f"batch {batch.id[:40]} is {batch.status} and has no answers ({batch.said})"
+                raise ExpertError(self._calls.scrub(f"{self._settings.base_url}: {what}; run again to make a new one"))
+
+    def _tell(self, waiting: str) -> None:
+        self._desk.figures.waiting = waiting
+        self._desk.tell()
 
     def _make(self, file: IO[bytes], calls: list[_Sent]) -> None:
         """Upload what was written to `file`, make a batch of it, and empty the file."""
@@ -175,63 +169,17 @@ class _Batches:
         for call in (one.call for one in calls):
             known = self._settings.price_in is not None
             self._desk.journal.sending(call, self._before.get(call, 0.0) + self._reserved[call] if known else None)
-        file.seek(0)
-        content = file.read()
+        uploaded = self._calls.upload(state.name, file)
         file.seek(0)
         file.truncate()
-        uploaded = self._try(lambda: self._client.files.create(file=(f"{state.name}.jsonl", content), purpose="batch"))
-        tried = False
-
-        def create() -> str:
-            nonlocal tried
-            # A request that failed may have made the batch all the same, and nobody wants to pay for two.
-            found = self._find(state) if tried else None
-            tried = True
-            if found is not None:
-                return found
-            batch = self._client.batches.create(
-                input_file_id=uploaded.id,
-                endpoint="/v1/chat/completions",
-                completion_window="24h",
-                metadata={"more_r1": state.name},
-            )
-            return batch.id
-
-        self._note(state.model_copy(update={"id": self._try(create)}))
-
-    def _again(self, state: _State) -> str | None:
-        return self._try(lambda: self._find(state))
-
-    def _find(self, state: _State) -> str | None:
-        """The id of the batch that has this name; None if there is none."""
-        page = self._client.batches.list(limit=100)
-        if not isinstance(getattr(page, "data", None), list):
-            raise UnreadableError("the answer is no list of batches")
-        for batch in page:  # the newest first, page after page
-            if (batch.metadata or {}).get("more_r1") == state.name:
-                return batch.id
-            if batch.created_at < state.time - _A_DAY:
-                break
-        return None
-
-    def _wait(self, id: str) -> Batch:
-        figures = self._desk.figures
-        while True:
-            batch = self._try(lambda: self._client.batches.retrieve(id))
-            if batch.status in _ENDED:
-                figures.waiting = ""
-                return batch
-            counts = batch.request_counts
-            figures.waiting = f"batch {id[:40]} {batch.status}" + (f", {counts.completed} of {counts.total}" if counts else "")
-            self._desk.tell()
-            time.sleep(self._settings.poll)
+        self._note(state.model_copy(update={"id": self._calls.make(state.name, state.time, uploaded)}))
 
     def _record(self, state: _State, file: str) -> int:
         """Record the answers of a file, but for those that an earlier run has recorded; how many lines are no answers."""
         unread = 0
         waiting = {request.call: request for request in self._desk.pending()}
         sent = {str(number): one for number, one in enumerate(state.calls)}
-        for line in _answers(self._try(lambda: self._client.files.content(file).content)):
+        for line in _answers(self._calls.download(file)):
             one = None if line is None else sent.get(line.custom_id)
             if line is None or one is None:
                 unread += 1
@@ -249,9 +197,9 @@ class _Batches:
             reply = Reply(
                 expert=self._settings.model,
                 fingerprint=one.fingerprint,
-                completion=scrub(answer.completion, self._key),
+                completion=self._calls.scrub(answer.completion),
                 verdict=answer.verdict,
-                reason=scrub(answer.reason, self._key),
+                reason=self._calls.scrub(answer.reason),
                 tokens_in=answer.tokens_in,
                 tokens_out=answer.tokens_out,
                 cost=None if self._settings.price_in is None else self._before.pop(request.call, 0.0) + bill,
@@ -275,21 +223,6 @@ class _Batches:
             self._open.pop(state.name, None)
         else:
             self._open[state.name] = state
-
-    def _try(self, call: Callable[[], T]) -> T:
-        """Make a request as often as it takes. Raises ExpertError."""
-
-        def once() -> T:
-            try:
-                return call()
-            except (openai.OpenAIError, UnreadableError) as error:
-                explain(error, self._settings, self._key)
-
-        try:
-            return retrying(self._settings, threading.Event())(once)
-        except (FailedError, DeclinedError) as error:
-            mend = "run again: what is done stays done, and batches that were made are found again"
-            raise ExpertError(f"{self._settings.base_url}: {error}; {mend}") from None
 
     def _parts(self, request: Request) -> tuple[Part, ...]:
         settings = self._settings

@@ -98,7 +98,7 @@ class Desk:
         tries: int,
         tell: Callable[[Figures], None],
     ) -> None:
-        self.journal, self.schema, self._bounds, self._tries, self._listener = journal, schema, bounds, tries, tell
+        self.journal, self.schema, self._bounds, self.tries, self._listener = journal, schema, bounds, tries, tell
         self._samples: dict[Key, Sample] = {}
         for sample in samples:
             self._samples.setdefault(sample.key, sample)
@@ -151,7 +151,7 @@ class Desk:
             completion=reply.completion,
             verdict=name,
             reason="" if name == ACCEPTED else reason,
-            final=name == ACCEPTED or request.attempt >= self._tries,
+            final=name == ACCEPTED or request.attempt >= self.tries,
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,
             cost=reply.cost,

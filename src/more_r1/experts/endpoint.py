@@ -13,15 +13,12 @@ from more_r1.experts.desk import Request
 from more_r1.experts.journal import Call
 from more_r1.experts.keys import read_key, scrub
 from more_r1.experts.limits import Limiter, StoppedError
-from more_r1.experts.money import Budget
+from more_r1.experts.money import Budget, BudgetError
 from more_r1.experts.question import ask_parts, fingerprint
 from more_r1.experts.reply import ERROR, Answer, ExpertError, Reply, UnreadableError, read_answer
 from more_r1.experts.settings import OpenAI
 from more_r1.experts.transport import MOST_BYTES, DeclinedError, FailedError, explain, open_client, retrying
 from more_r1.schema import Schema
-
-# Calls in a row that fail for good before the endpoint is given up.
-_STREAK = 10
 
 
 class Endpoint:
@@ -37,7 +34,6 @@ class Endpoint:
         self._key = read_key(settings.key_env)
         self._client = open_client(settings, self._key, MOST_BYTES, settings.timeout)
         self._limiter = Limiter(settings.requests_per_minute, settings.tokens_per_minute, stop)
-        self._streak = 0
 
     def ask(self, request: Request) -> Reply:
         """One call, of as many requests as it takes.
@@ -77,15 +73,19 @@ class Endpoint:
                 self._budget.settle(reserved, bill)
                 self._limiter.give_back(most - used)
 
+        answered = True
         try:
             answer = retrying(settings, self._stop)(once)
         except DeclinedError as declined:
             answer = declined.answer
-        except FailedError as failed:
+        except (FailedError, ExpertError, BudgetError, StoppedError) as error:
+            # No answer, so that the call may be made again; what it has cost is known.
+            self._budget.note(request, cost)
+            if not isinstance(error, FailedError):
+                raise
             if self._stop.is_set():
                 raise StoppedError from None  # cut short by the end of the run: no failure of the call
-            answer = Answer(verdict=ERROR, reason=str(failed))
-        self._watch(answer)
+            answered, answer = False, Answer(verdict=ERROR, reason=str(error))
         return Reply(
             expert=settings.model,
             fingerprint=fingerprint(body),
@@ -95,6 +95,7 @@ class Endpoint:
             tokens_in=answer.tokens_in,
             tokens_out=answer.tokens_out,
             cost=None if settings.price_in is None else cost,
+            answered=answered,
         )
 
     def _request(self, body: dict[str, Any]) -> Answer:
@@ -108,12 +109,3 @@ class Endpoint:
             return read_answer(raw.content)
         except (openai.OpenAIError, UnreadableError) as error:
             explain(error, self._settings, self._key)
-
-    def _watch(self, answer: Answer) -> None:
-        """Give an endpoint up that answers nothing any more: pairs must not be used up on it."""
-        self._streak = self._streak + 1 if answer.verdict == ERROR else 0
-        if self._streak >= _STREAK:
-            raise ExpertError(
-                f"{self._settings.base_url}: {_STREAK} calls failed in a row, "
-                f"the last with: {scrub(answer.reason, self._key)}; see to it and run again: what is done stays done"
-            )

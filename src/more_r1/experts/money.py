@@ -51,11 +51,15 @@ class Budget:
         """
         amount = self.set_aside(estimate)
         try:
-            self._journal.sending(request.call, None if self._settings.price_in is None else before + amount)
+            self.note(request, before + amount)
         except BaseException:  # it is not sent; others wait for its bill
             self.settle(amount, 0.0)
             raise
         return amount
+
+    def note(self, request: Request, most: float) -> None:
+        """Write down what the requests of a call may have cost so far, should no record of it ever say."""
+        self._journal.sending(request.call, None if self._settings.price_in is None else most)
 
     def set_aside(self, estimate: int, wait: bool = True) -> float:
         """Set aside what a request may cost.

@@ -20,7 +20,10 @@ class UnreadableError(ValueError):
 
 @dataclass(frozen=True)
 class Reply:
-    """One call's outcome. `verdict` is one of the above where there is nothing to judge, None where there is."""
+    """One call's outcome. `verdict` is one of the above where there is nothing to judge, None where there is.
+
+    `answered` is False where no request of the call was answered, so that the endpoint may be at fault.
+    """
 
     expert: str
     fingerprint: str
@@ -30,6 +33,7 @@ class Reply:
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost: float | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,13 @@ from more_r1.experts.settings import OpenAI
 
 # An answer of six steps has some kilobytes.
 MOST_BYTES = 2**20
-_FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked")
+_FILTERS = (
+    "content_filter",
+    "content_policy_violation",
+    "ResponsibleAIPolicyViolation",
+    "moderation_blocked",
+    "flagged_input",
+)
 
 
 class FailedError(Exception):
@@ -127,10 +133,12 @@ def explain(error: openai.OpenAIError | UnreadableError, settings: OpenAI, key: 
         raise ExpertError(f"{settings.base_url}: no money left there ({said}); run again once there is") from None
     if status in (408, 409, 425, 429) or status >= 500:
         raise FailedError(said, paid=False, retry_after=retry_after(error.response.headers, settings.longest_wait)) from None
-    if status in (401, 403, 404, 405):
+    refused = declined(str(error.body), said)
+    # Moderators of some providers answer 403, which is about this request only.
+    if status in (401, 403, 404, 405) and refused.verdict != CONTENT_FILTER:
         mend = "look at expert.base_url, model and key_env"
         raise ExpertError(f"{settings.base_url}: refuses to be asked ({said}); {mend}") from None
-    raise DeclinedError(declined(str(error.body), said)) from None
+    raise DeclinedError(refused) from None
 
 
 def declined(body: str, said: str) -> Answer:
