@@ -80,7 +80,7 @@ class Asked:
 
 Script = Callable[[Asked], "str | dict[str, Any]"]
 # What ends a call: all else is a failure of transport, and asked again within the call.
-ENDS = ("good", "bad", "empty", "refusal", "sorry", "filter", "filter400", "error400")
+ENDS = ("good", "bad", "empty", "refusal", "sorry", "filter", "filter400", "filter403", "error400")
 
 
 @dataclass
@@ -160,6 +160,9 @@ def serving(script: Script, stall: float = 1.0) -> Iterator[Endpoint]:
                 send(handler, 200, completion("<think> Step", "content_filter"))
             case "filter400":
                 send(handler, 400, {"error": {"code": "content_filter", "message": "filtered"}})
+            case "filter403":  # as OpenRouter's moderators answer
+                metadata = {"reasons": ["violence"], "flagged_input": "a man with a ...", "provider_name": "x"}
+                send(handler, 403, {"error": {"code": 403, "message": "requires moderation", "metadata": metadata}})
             case "error400":
                 send(handler, 400, {"error": {"code": "bad_image", "message": f"too small. {echo}"}})
             case "429":

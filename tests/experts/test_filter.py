@@ -79,6 +79,10 @@ HAND_MADE = [
     ("what is known from the kit", add(4, "The object type is known from the kit."), "accepted"),
     ("a conclusion from step 3", step(6, "The man belongs to the club that the headline names, and as a member."), "accepted"),
     ("as told to reporters", add(2, "He is happy, as told to reporters."), "accepted"),
+    ("none in prose", step(6, "None of the others fits, so he is a member."), "accepted"),
+    ("a label that is weighed", step(6, f"{LEADER} asks for an armband, so it is {MEMBER}."), "accepted"),
+    ("the same types once more", add(4, "So they are (per) and (org)."), "accepted"),
+    ("labels in bold type", step(5, STEPS[4].replace(MEMBER, f"**{MEMBER}**")), "accepted"),
     # form
     ("nothing", "", "form"),
     ("the answer alone", f"<answer>{MEMBER}</answer>", "form"),
@@ -107,6 +111,7 @@ HAND_MADE = [
     # types
     ("types without brackets", step(4, "The man is a person and Gulls is an organisation."), "types"),
     ("one type", step(4, "The man is a person (per), Gulls is an organisation."), "types"),
+    ("a third type", add(4, "Or is Gulls a place (loc)?"), "types"),
     ("types exchanged", step(4, "Gulls is an organisation (org), and the man is a person (per)."), "types"),
     ("the object's type wrong", step(4, "The man is a mascot (misc), and Gulls is an organisation (org)."), "types"),
     ("the entity's type wrong", step(4, "The man is a person (per), and Gulls is a place (loc)."), "types"),
@@ -118,6 +123,15 @@ HAND_MADE = [
     ("a label of other types", step(5, f"{STEPS[4]} Perhaps {PARTNER}, too."), "candidates"),
     ("a label that does not exist", step(5, f"{STEPS[4]} Perhaps /per/org/plays_for, too."), "candidates"),
     ("no list", step(5, "A person and an organisation leave only a few labels."), "candidates"),
+    ("a label that goes on", step(5, STEPS[4].replace("opposed_to", "opposed_toX")), "candidates"),
+    ("a label with a tail", step(5, STEPS[4].replace("opposed_to", "opposed_to-ish")), "candidates"),
+    ("a label in a path", step(5, STEPS[4].replace(MEMBER, f"x{MEMBER}")), "candidates"),
+    ("a label below another", step(5, STEPS[4].replace(MEMBER, f"{MEMBER}/of")), "candidates"),
+    # conclusion
+    ("another label decides", step(6, f"He leads it: {LEADER}."), "conclusion"),
+    ("a label that was excluded decides", step(6, f"He is {MEMBER}, or {PARTNER}."), "conclusion"),
+    ("no label decides", step(6, "Nothing speaks for it, so the answer is none."), "conclusion"),
+    ("an unknown label decides", step(6, "He plays there: /per/org/plays_for."), "conclusion"),
     # betrayal
     ("as given", add(6, "As given, the relation holds."), "betrayal"),
     ("the gold answer", add(6, "This is the gold answer."), "betrayal"),
@@ -181,6 +195,14 @@ def test_the_label_knows_the_types_better() -> None:
 def test_a_label_that_the_types_exclude_is_not_accepted_where_they_leave_none() -> None:
     listed = step(5, "No label joins these types but none; /loc/loc/contain is not for them.", UNRELATED)
     assert judge_trace(listed, NONE, (None, None), SCHEMA, BOUNDS).name == "candidates"
+
+
+def test_an_answer_of_none_may_dismiss_labels() -> None:
+    typed = step(5, STEPS[4], step(4, "A man (per) and a club (org).", UNRELATED))
+    listed = step(6, f"{MEMBER} is not shown: the relation is none.", typed)
+    assert judge_trace(listed, NONE, (None, None), SCHEMA, BOUNDS).name == "accepted"
+    other = step(6, f"{PARTNER} is not shown.", listed)
+    assert judge_trace(other, NONE, (None, None), SCHEMA, BOUNDS).name == "conclusion"
 
 
 def test_a_reason_does_not_tell_what_is_right() -> None:

@@ -63,6 +63,7 @@ def test_a_failure_of_transport_is_tried_again_within_the_call(data: Path, tmp_p
         ("sorry", "refusal"),
         ("filter", "content_filter"),
         ("filter400", "content_filter"),
+        ("filter403", "content_filter"),
         ("error400", "error"),
         ("bad", "form"),
     ],
@@ -216,6 +217,14 @@ def test_a_key_is_sent_and_seen_nowhere(
     assert "[key]" in seen
     for part in (KEY, KEY[:12], KEY[-8:]):
         assert part not in seen
+
+
+def test_a_key_that_is_none_is_not_taken_out_of_texts(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL", "none")
+    with serving(lambda _: "good") as endpoint:
+        figures = run_annotate(recipe(data, tmp_path / "run", endpoint.url, key_env="LOCAL"), silent)
+    assert (figures.accepted, figures.calls.total()) == (6, 6)
+    assert all(one["completion"] == good(one["label"]) for one in records(tmp_path / "run"))
 
 
 def test_prices_and_tokens_become_cost_and_what_may_have_been_charged_counts_at_its_most(data: Path, tmp_path: Path) -> None:

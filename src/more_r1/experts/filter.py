@@ -10,14 +10,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from more_r1.experts.betrayal import betrayal, words
-from more_r1.reasoning.trace import STEPS, Trace, TraceError, parse_trace
+from more_r1.reasoning.trace import STEPS, Trace, TraceError, bracketed_types, named_labels, parse_trace
 from more_r1.schema import NONE, Schema
 from more_r1.training.recipe import Recipe
 from more_r1.training.rewards import own_length
 
-Name = Literal["accepted", "form", "order", "answer", "types", "candidates", "betrayal", "length", "repetition"]
+Name = Literal["accepted", "form", "order", "answer", "types", "candidates", "conclusion", "betrayal", "length", "repetition"]
 # A step only repeats another if this share of its words lies in passages of three words that the other has.
 _SAME = 0.85
+_CONCLUDES_NONE = re.compile(r"(?i)\b(?:answer|label|relation)\b[^.;]{0,20}\bnone\b(?! of\b)")
 
 
 class Bounds(Recipe):
@@ -54,8 +55,9 @@ def judge_trace(completion: str, label: str, types: tuple[str | None, str | None
     A type of the label goes before `types`, where None is what nobody knows. In this order:
     - form: `parse_trace` refuses it; order: it would not, but for steps that are missing, doubled or out of order;
     - answer: it is not the gold label;
-    - types: step 4 names no two types in brackets, or others than the gold ones;
+    - types: step 4 names no two types in brackets, or others than the gold ones, or a third;
     - candidates: step 5 lists other labels than those that the two types of step 4 allow and `none`;
+    - conclusion: step 6 speaks of labels, and of one that step 5 does not list, or not of the answer;
     - betrayal: a phrase says that the answer was given;
     - length: it is too short or too long;
     - repetition: a step says nothing but what an earlier one has said in the same words.
@@ -69,6 +71,7 @@ def judge_trace(completion: str, label: str, types: tuple[str | None, str | None
     return (
         _judge_types(trace, _gold_types(label, types))
         or _judge_candidates(trace, schema)
+        or _judge_conclusion(trace)
         or _judge_words(trace)
         or _judge_length(completion.strip(), schema, bounds)
         or _judge_repetition(trace.steps)
@@ -105,6 +108,8 @@ def _judge_types(trace: Trace, gold: tuple[str | None, str | None]) -> Verdict |
     for what, found, wanted in zip(("object", "entity"), trace.types, gold, strict=True):
         if wanted is not None and found != wanted:
             return Verdict("types", f"step 4 says that the {what} is ({found}), which is not right")
+    if others := [found for found in bracketed_types(trace.steps[3]) if found not in trace.types]:
+        return Verdict("types", f"step 4 names a third type, ({others[0]})")
     return None
 
 
@@ -115,6 +120,18 @@ def _judge_candidates(trace: Trace, schema: Schema) -> Verdict | None:
         return Verdict("candidates", f"step 5 drops {missing[0]}, which the types of step 4 allow")
     if others := [label for label in trace.candidates if label not in allowed]:
         return Verdict("candidates", f"step 5 lists {others[0][:60]}, which the types of step 4 do not allow")
+    return None
+
+
+def _judge_conclusion(trace: Trace) -> Verdict | None:
+    last = trace.steps[5]
+    # "None" alone is prose: "none of the others fits".
+    named = [label for label in named_labels(last) if label != NONE] + [NONE] * bool(_CONCLUDES_NONE.search(last))
+    if others := [label for label in named if label not in trace.candidates]:
+        return Verdict("conclusion", f"step 6 names {others[0][:60]}, which step 5 does not list")
+    # Labels may be named to be dismissed, all of them where the answer is none.
+    if named and trace.answer not in (NONE, *named):
+        return Verdict("conclusion", f"step 6 names {named[0]}, and the answer is another")
     return None
 
 

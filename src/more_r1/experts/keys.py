@@ -15,6 +15,7 @@ _KEY = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:sk|csk|xai|nvapi)-(?=\S{0,200}?\d)[A-Za-z0-9_-]{16,}|(?:gsk|hf)_[A-Za-z0-9]{20,}|AIza[A-Za-z0-9_-]{30,}"
     r"|eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_.-]+|[Bb]earer\s+\S{8,})"
 )
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"(?i)(api|access|secret|private|auth)?[-_]?(key|token|secret|password|passwd|authorization|credentials?)")
 # A part before the host (https://user:secret@host), or a key among the parameters.
 _URL = re.compile(r"(?i)https?://[^/\s?#]*@|[?&][a-z_-]*(key|token|secret)=")
@@ -24,7 +25,7 @@ def refuse_keys(given: Mapping[str, Any]) -> None:
     """Raise RecipeError, which does not say the key, for a recipe with a field for a key or a value that looks like one."""
     for name, value in _leaves(given):
         field = name.rpartition(".")[2]
-        unnamed = field == "key_env" and value is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", str(value))
+        unnamed = field == "key_env" and value is not None and not _VARIABLE.fullmatch(str(value))
         if _NAME.fullmatch(field) or unnamed or (isinstance(value, str) and (_KEY.search(value) or _URL.search(value))):
             raise RecipeError(
                 f"{name[:60]}: looks like a key, and a recipe must hold none; "
@@ -49,8 +50,12 @@ def read_key(variable: str | None) -> str | None:
 
 
 def scrub(text: str, key: str | None = None) -> str:
-    """The text without the key, or any part of it that a server may have quoted, and without what looks like one."""
-    if key is not None:
+    """The text without the key, or any part of it that a server may have quoted, and without what looks like one.
+
+    A key of fewer than 8 characters stays: local servers take "none" or "x" for a key, which keeps nothing safe, and texts are
+    full of them.
+    """
+    if key is not None and len(key) >= 8:
         text = text.replace(key, "[key]")
         # Servers quote a key's beginning or end: "Incorrect API key provided: sk-abcde*****wxyz".
         if len(key) >= 16:

@@ -14,7 +14,8 @@ from more_r1.schema import TYPES, Schema
 STEPS = 6
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _TYPE = re.compile(rf"\(({'|'.join(TYPES)})\)")
-_LABEL = re.compile(r"/[a-z]+/[a-z]+/[a-z][a-z0-9_]*|\bnone\b")
+# A word with three slashes or more: what only begins or ends like a label is another one.
+_LABEL = re.compile(r"(?<![\w/-])(?:[\w-]*(?:/[\w-]*){3,}|none(?![\w/-]))")
 
 
 class TraceError(ValueError):
@@ -35,8 +36,8 @@ class Trace:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The labels that step 5 lists, in its order, each once."""
-        return tuple(dict.fromkeys(_LABEL.findall(self.steps[4]))) if self.steps else ()
+        """The labels that step 5 lists, and what is written like one, in its order, each once."""
+        return named_labels(self.steps[4]) if self.steps else ()
 
     def render(self) -> str:
         """The completion that reads back as this trace."""
@@ -49,8 +50,18 @@ class Trace:
 
 def named_types(step: str) -> tuple[str, str] | None:
     """The first two types that a text has in brackets; None if it has fewer."""
-    found = _TYPE.findall(step)
+    found = bracketed_types(step)
     return (found[0], found[1]) if len(found) >= 2 else None
+
+
+def bracketed_types(step: str) -> tuple[str, ...]:
+    """All types that a text has in brackets, in its order."""
+    return tuple(_TYPE.findall(step))
+
+
+def named_labels(step: str) -> tuple[str, ...]:
+    """What a text has that is written like a label, `none` too, in its order, each once."""
+    return tuple(dict.fromkeys(_LABEL.findall(step)))
 
 
 def parse_trace(completion: str, schema: Schema, reasoning: Literal["steps", "none"] = "steps") -> Trace:
