@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from more_r1.document import Document
 from more_r1.models.load import Backbone, load_backbone, save_backbone
-from more_r1.models.lora import Lora, add_lora, save_adapter
+from more_r1.models.lora import Lora, add_lora, merged, save_adapter
 from more_r1.reasoning.prompt import build_prompt
 from more_r1.schema import Schema
 
@@ -78,3 +83,41 @@ def test_a_model_without_adapters_has_none_to_write(random_tiny: Backbone, tmp_p
     with pytest.raises(KeyError, match="no adapters"):
         save_adapter(random_tiny.model, tmp_path / "adapter", "base")
     assert not (tmp_path / "adapter").exists()
+
+
+class _Device(TorchDispatchMode):
+    """What is made on a GPU, and the most bytes of it that are there at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there: list[weakref.ref[Tensor]] = []
+        self.most = 0
+
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = call(*args, **(kwargs or {}))
+        # A view takes no room.
+        if isinstance(made, Tensor) and made.device.type == "cuda" and not call.is_view:
+            self.there.append(weakref.ref(made))
+            self.most = max(self.most, sum(tensor.nbytes for ref in self.there if (tensor := ref()) is not None))
+        return made
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_merging_takes_the_room_of_a_few_matrices_on_a_gpu_that_is_full() -> None:
+    layers, width = 12, 64
+    model = nn.Module()
+    model.language_model = nn.ModuleList(nn.ModuleDict({"q_proj": nn.Linear(width, width, bias=False)}) for _ in range(layers))
+    model.lm_head = nn.Linear(width, width, bias=False)
+    add_lora(model, Lora(rank=4))
+    with FakeTensorMode():
+        for name, parameter in list(model.named_parameters()):
+            owner, _, last = name.rpartition(".")
+            # As in training: what is frozen is in half precision, what learns is not.
+            dtype = torch.float32 if ".lora_" in name else torch.bfloat16
+            there = torch.empty(parameter.shape, dtype=dtype, device="cuda")
+            setattr(model.get_submodule(owner), last, nn.Parameter(there, requires_grad=False))
+        with _Device() as device:
+            weights = merged(model, torch.bfloat16)
+    assert len(weights) == layers + 1
+    assert {(tensor.device.type, tensor.dtype) for tensor in weights.values()} == {("cpu", torch.bfloat16)}
+    assert 0 < device.most <= 4 * 4 * width**2

@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import cached_file
 
@@ -177,7 +176,7 @@ def save_backbone(
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         model = backbone.model
-        weights = _cast(merged(model), dtype)
+        weights = merged(model, dtype)
         stored = model.config.dtype
         model.config.dtype = dtype or stored
         try:
@@ -207,14 +206,6 @@ def fingerprint(backbone: Backbone) -> str:
         digest.update(name.encode())
         digest.update(weights.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Weights in another precision; what was one tensor under two names (tied embeddings) stays one."""
-    if dtype is None:
-        return weights
-    done: dict[int, Tensor] = {}
-    return {name: done.setdefault(value.data_ptr(), value.to(dtype)) for name, value in weights.items()}
 
 
 def _unusable(name: str, error: Exception) -> ModelError:

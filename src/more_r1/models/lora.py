@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -49,14 +50,27 @@ def without_lora(model: nn.Module) -> Iterator[None]:
             layer.scaling[_NAME] = scale
 
 
-def merged(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model without adapters that computes the same; the model's own if it has none."""
+@torch.no_grad()
+def merged(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The weights, on the host, of a model without adapters that computes the same; in `dtype` or, without it, in their own.
+
+    What is one tensor under two names (tied embeddings) stays one.
+    """
     adapters = _adapters(model)
-    if not adapters:
-        return _tensors(model)
-    weights = {name.replace(".base_layer.", "."): tensor for name, tensor in _tensors(model).items() if ".lora_" not in name}
-    for name, layer in adapters.items():
-        weights[f"{name}.weight"] = layer.base_layer.weight.detach() + layer.get_delta_weight(_NAME).detach()
+    weights: dict[str, Tensor] = {}
+    seen: dict[int, Tensor] = {}
+    # One matrix after another: a device that trains has no room for a second model, let alone one in float32.
+    for name, tensor in _tensors(model).items():
+        if ".lora_" in name:
+            continue
+        wanted = dtype or tensor.dtype
+        if (layer := adapters.get(name.removesuffix(".base_layer.weight"))) is not None:
+            stored = (tensor.float() + layer.get_delta_weight(_NAME)).to(wanted).cpu()
+        else:
+            if (place := tensor.data_ptr()) not in seen:
+                seen[place] = tensor.to(wanted).cpu()
+            stored = seen[place]
+        weights[name.replace(".base_layer.", ".")] = stored
     return weights
 
 
