@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from accelerate.state import AcceleratorState
 from halves import Halfway
+from transformers import Qwen2_5_VLForConditionalGeneration
 from typer.testing import CliRunner
 
+from more_r1 import pipeline
 from more_r1.cli import app
 from more_r1.formats import load_documents
 from more_r1.pipeline import TrainRecipe
@@ -81,6 +86,33 @@ def test_all_stages_run_once(halfway: Halfway, tmp_path: Path) -> None:
     asked = {json.loads(line)["document"] for line in (out / "grpo" / "predictions.jsonl").read_text().splitlines()}
     assert asked == {document.id for document in load_documents(halfway.data, "train")}
     assert (out / "grpo" / "result.json").stat().st_mtime_ns == done[out / "grpo" / "result.json"]
+
+
+def test_no_stage_keeps_the_model_of_another(halfway: Halfway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def models() -> int:
+        return sum(issubclass(type(one), Qwen2_5_VLForConditionalGeneration) for one in gc.get_objects())
+
+    gc.collect()
+    before, found = models(), []
+    for name in ("run_difficulty", "run_grpo", "evaluate"):
+        whole = getattr(pipeline, name)
+
+        def begin(*arguments: Any, whole: Any = whole, **named: Any) -> Any:
+            found.append(models() - before)
+            return whole(*arguments, **named)
+
+        monkeypatch.setattr(pipeline, name, begin)
+    # In half precision accelerate makes what is trained refer to itself.
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    command = ["train", str(recipe(halfway, tmp_path))]
+    AcceleratorState._reset_state(True)
+    gc.disable()
+    try:
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    finally:
+        gc.enable()
+        AcceleratorState._reset_state(True)
+    assert found == [0, 0, 1]  # the evaluation has been given its own
 
 
 _FIGURES = ("difficulty.json", "difficulty.jsonl")  # written anew with the threshold, the answers being the same

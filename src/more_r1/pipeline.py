@@ -5,6 +5,7 @@ And what they would do and cost, with or without the data at hand.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -147,13 +148,16 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
     if until == "annotate":
         return None
     run_sft(recipe.sft)
+    _let_go()
     if until == "sft":
         return None
     with progress("asking") as tell:
         run_difficulty(recipe.difficulty, tell)
+    _let_go()
     if until == "difficulty":
         return None
     learned = run_grpo(recipe.grpo)
+    _let_go()
     if until == "grpo":
         return None
     out = recipe.grpo.out
@@ -168,3 +172,10 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
         write_report(out)
     launched().wait_for_everyone()
     return out / "report.html", Metrics.model_validate_json((out / "metrics.json").read_text(encoding="utf-8"))
+
+
+def _let_go() -> None:
+    """Make room for the next stage: what trains refers to itself, so that its model would stay until some later collection."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,8 +21,9 @@ from more_r1.formats import load_documents
 from more_r1.models.engine import EngineError
 from more_r1.models.generate import generate
 from more_r1.models.labels import label_scores
-from more_r1.models.load import Backbone
+from more_r1.models.load import Backbone, load_manner, save_backbone
 from more_r1.models.sampling import Sampling
+from more_r1.models.vllm.start import start_vllm
 from more_r1.reasoning.prompt import Prompt
 from more_r1.schema import Schema
 
@@ -94,6 +98,37 @@ def test_vllm_that_is_not_installed_costs_one_line(
     said = capsys.readouterr().err
     assert exit.value.code == 1 and len(said.splitlines()) == 1
     assert "pip install 'more-r1[vllm]'" in said
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_vllm_takes_no_part_in_a_run_of_several_processes(
+    random_tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool
+) -> None:
+    """It would wait for processes that are not its own."""
+    launched = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "TORCHELASTIC_USE_AGENT_STORE": "True", "ROLE_NAME": "x"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    seen: dict[str, str] = {}
+
+    def start(*_: Any, **__: Any) -> Any:
+        seen.update(os.environ)
+        if not starts:
+            raise RuntimeError("no room")
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda: None)))
+
+    platform = SimpleNamespace(is_cpu=lambda: True)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=start))
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=platform))
+    save_backbone(random_tiny, tmp_path / "model")
+    manner = load_manner(str(tmp_path / "model"))
+    if starts:
+        start_vllm(manner, {}).close()
+    else:
+        with pytest.raises(EngineError, match="no room"):
+            start_vllm(manner, {})
+    assert "PATH" in seen and not seen.keys() & launched.keys()
+    assert launched.items() <= os.environ.items()
 
 
 def test_a_cluster_computes_by_itself(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+from torch.distributed.fsdp import FSDPModule
+
 import more_r1.training.grpo as grpo
+import more_r1.training.learner as learner
 import more_r1.training.update as update
 from more_r1.models.sampling import Rollout
 from more_r1.training.grpo import GrpoRecipe, run_grpo
@@ -24,6 +28,21 @@ def child(settings: dict[str, Any], environment: dict[str, str], phases: Any = N
         _tell(phases)
     grpo.elsewhere = lambda *_: Elsewhere()  # type: ignore[assignment]
     run_grpo(GrpoRecipe.model_validate(settings))
+
+
+def counted(settings: dict[str, Any], environment: dict[str, str], phases: Any = None) -> None:
+    """As `child`; what the model was split into is written beside the run, a name a line."""
+    prepare = learner.prepare
+
+    def prepared(*arguments: Any) -> Any:
+        policy, optimizer = prepare(*arguments)
+        if os.environ["RANK"] == "0":
+            units = [type(module).__name__ for module in policy.modules() if isinstance(module, FSDPModule)]
+            Path(settings["out"]).with_suffix(".units").write_text("\n".join(units))
+        return policy, optimizer
+
+    learner.prepare = prepared  # type: ignore[attr-defined]
+    child(settings, environment, phases)
 
 
 class Elsewhere:

@@ -55,3 +55,12 @@ def test_two_halves_draw_and_learn_what_one_does(halfway: Halfway, tmp_path: Pat
         joined(launch(stage2.child, processes, recipe.model_dump(mode="json"), split=environment(kind)))
     assert any(abs(event["loss"]) > 1e-4 for event in log(alone) if "loss" in event)
     assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))
+
+
+@pytest.mark.parametrize("own", [{}, {"lora": {"rank": 4}}], ids=["full", "lora"])
+def test_no_more_than_a_layer_is_gathered_at_a_time(halfway: Halfway, tmp_path: Path, own: dict[str, Any]) -> None:
+    recipe = halfway.grpo(tmp_path / "run", batch_pairs=2, group=2, epochs=1, most_steps=1, valid_pairs=2, sampling={}, **own)
+    joined(launch(stage2.counted, 2, recipe.model_dump(mode="json"), split=environment("fsdp2")))
+    units = (tmp_path / "run.units").read_text().splitlines()
+    assert units.count("FSDPPolicy") == 1
+    assert units.count("FSDPQwen2_5_VLDecoderLayer") == len(units) - 1 > 1

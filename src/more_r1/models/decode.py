@@ -262,6 +262,8 @@ class _Level:
 
     def attend(self, layer: int, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """As the function `attend`, of queries [rows, kv heads, queries, dim]; a row without a node here has sums of -inf."""
+        # Under autocast rotated queries are in single precision, and values are not.
+        query = query.to(self.values[layer].dtype)
         # [rows, kv heads, queries, dim] -> [nodes, kv heads, rows below x queries, dim], and back
         q = query if self.ordered else query[self.filled]
         q = q.view(-1, self.most, *query.shape[1:]).transpose(1, 2).flatten(2, 3)

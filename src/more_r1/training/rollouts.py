@@ -46,7 +46,7 @@ class VllmRecipe(Recipe):
             raise ValueError("vllm.options are of a vLLM that is started here; give them to the command that starts the server")
         if ours := sorted(OURS & self.options.keys()):
             raise ValueError(f"vllm.options: {', '.join(ours)} follow from the rest of the recipe; leave them out")
-        taken = self.options.get("gpu_memory_utilization", GPU_SHARE)
+        taken = self._taken
         if not isinstance(taken, int | float) or not 0 < taken <= 1:
             raise ValueError("vllm.options: gpu_memory_utilization is a share of the GPU, above 0 and at most 1")
         return self
@@ -54,7 +54,11 @@ class VllmRecipe(Recipe):
     @property
     def gpu_share(self) -> float:
         """Of each GPU of the training, what vLLM takes beside it; 0 where it is a server."""
-        return 0.0 if self.server is not None else float(self.options.get("gpu_memory_utilization", GPU_SHARE))
+        return 0.0 if self.server is not None else float(self._taken)
+
+    @property
+    def _taken(self) -> Any:
+        return self.options.get("gpu_memory_utilization", GPU_SHARE)
 
 
 @dataclass(frozen=True)

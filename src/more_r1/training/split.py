@@ -74,6 +74,10 @@ def prepare(
         }
     if splits(accelerator) and not any(parameter.requires_grad for parameter in vision_parameters(model)):
         set_vision_aside(model)
+    if accelerator.is_fsdp2:
+        # What is gathered at a time: accelerate asks what it wraps for these, and would take the whole for one unit.
+        there = {type(module).__name__ for module in policy.modules()}
+        policy._no_split_modules = sorted(there.intersection(model._no_split_modules))  # type: ignore[assignment]
     policy, optimizer = accelerator.prepare(policy, optimizer)
     if accelerator.is_fsdp2:
         # What FSDP does at the first call of the whole; parts of the model may be called before it, see `whole`.

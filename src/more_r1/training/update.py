@@ -36,6 +36,9 @@ from more_r1.training.rollouts import Elsewhere, VllmRecipe
 from more_r1.training.samples import Asked
 from more_r1.training.split import splits
 
+# Numbers of gradients that are added up over processes in one call: 4 MiB in float32, enough to keep a link busy.
+_BUCKET = 2**20
+
 
 class UpdateRecipe(TrainingRecipe):
     """What an update is told; the defaults are the paper's where it gives them."""
@@ -271,14 +274,20 @@ def _cut(groups: Sequence[Sequence[packed.Sample]], most: int | None) -> Iterato
 
 
 def _add_up(policy: torch.nn.Module, accelerator: Accelerator) -> None:
-    """Sum the gradients over the processes, in one call."""
+    """Sum the gradients over the processes: in few calls, and never all copied at a time."""
     if accelerator.num_processes == 1:
         return
+    bucket: list[torch.nn.Parameter] = []
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
-    parts = accelerator.reduce(flat).split([parameter.numel() for parameter in trained])
-    for parameter, part in zip(trained, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
+    for number, parameter in enumerate(trained, 1):
+        bucket.append(parameter)
+        if number < len(trained) and sum(p.numel() for p in bucket) < _BUCKET:
+            continue
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
+        parts = accelerator.reduce(flat).split([p.numel() for p in bucket])
+        for one, part in zip(bucket, parts, strict=True):
+            one.grad = part.view_as(one)
+        bucket = []
 
 
 def _sampler(chunks: Sequence[_Chunk]) -> dict[str, float]:

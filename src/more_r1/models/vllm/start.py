@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Prompt and completion; what vLLM must be able to hold of one.
 MODEL_TOKENS = 8192
 _CPU_CACHE_BYTES = 2**30
+# By these, and more of torchrun's, a process knows its place among those of a run.
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Started:
@@ -89,7 +91,8 @@ def start_vllm(manner: Manner, options: Mapping[str, Any], gpu: int | None = Non
     before = set(active_children())
     try:
         with (
-            nullcontext() if gpu is None or current_platform.is_cpu() else _alone(current_platform.device_control_env_var, gpu)
+            _by_itself(),
+            nullcontext() if gpu is None or current_platform.is_cpu() else _alone(current_platform.device_control_env_var, gpu),
         ):
             llm = LLM(manner.name, **{**ours, **options})
     except Exception as error:  # in its own process, and for many reasons
@@ -111,6 +114,17 @@ def _tell_of_death(llm: LLM, processes: Sequence[BaseProcess]) -> None:
     core.outputs_queue.put(EngineDeadError())
     for waiting in list(core.utility_results.values()):
         waiting.set_exception(EngineDeadError())
+
+
+@contextmanager
+def _by_itself() -> Iterator[None]:
+    """Processes that are started take no part in the run that this one is one of several of: vLLM would wait for the others."""
+    names = [name for name in os.environ if name in _LAUNCHED or name.startswith(("TORCHELASTIC_", "GROUP_", "ROLE_"))]
+    taken = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 @contextmanager
