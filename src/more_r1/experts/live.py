@@ -66,8 +66,8 @@ class _Streak:
             self._length = self._length + 1 if reply.verdict == ERROR else 0
             if not reply.answered:
                 self._held.append((request, reply))
-            self._given_up = self._given_up or self._length >= _STREAK
-            if self._given_up:
+            if self._length >= _STREAK:
+                self._given_up = True
                 raise ExpertError(
                     f"{self._settings.base_url}: {_STREAK} calls failed in a row, "
                     f"the last with: {reply.reason}; see to it and run again: what is done stays done"
