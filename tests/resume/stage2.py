@@ -31,7 +31,7 @@ def child(settings: dict[str, Any], environment: dict[str, str], phases: Any = N
 
 
 def counted(settings: dict[str, Any], environment: dict[str, str], phases: Any = None) -> None:
-    """As `child`; what the model was split into is written beside the run, a name a line."""
+    """As `child`; what the model was split into is written beside the run, a name a line, and the type of log-probabilities."""
     prepare = learner.prepare
 
     def prepared(*arguments: Any) -> Any:
@@ -39,6 +39,8 @@ def counted(settings: dict[str, Any], environment: dict[str, str], phases: Any =
         if os.environ["RANK"] == "0":
             units = [type(module).__name__ for module in policy.modules() if isinstance(module, FSDPModule)]
             Path(settings["out"]).with_suffix(".units").write_text("\n".join(units))
+            told = Path(settings["out"]).with_suffix(".type")
+            policy.register_forward_hook(lambda _, __, found: told.write_text(str(found[0].dtype)) and None)
         return policy, optimizer
 
     learner.prepare = prepared  # type: ignore[attr-defined]

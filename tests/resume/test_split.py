@@ -21,10 +21,10 @@ DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="make test
 KINDS = ["fsdp2", pytest.param("zero2", marks=DEEPSPEED), pytest.param("zero3", marks=DEEPSPEED)]
 
 
-def environment(kind: str) -> dict[str, str]:
-    """What the file says, in float32 and on CPUs."""
+def environment(kind: str, precision: str = "no") -> dict[str, str]:
+    """What the file says, in float32 by default, and on CPUs."""
     file = str(FILES / f"{kind}.yaml")
-    arguments = launch_command_parser().parse_args(["--config_file", file, "--mixed_precision", "no", "more_r1"])
+    arguments = launch_command_parser().parse_args(["--config_file", file, "--mixed_precision", precision, "more_r1"])
     arguments, _, _ = _validate_launch_command(arguments)
     if arguments.use_deepspeed:
         arguments.deepspeed_fields_from_accelerate_config = ""
@@ -57,10 +57,14 @@ def test_two_halves_draw_and_learn_what_one_does(halfway: Halfway, tmp_path: Pat
     assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("own", [{}, {"lora": {"rank": 4}}], ids=["full", "lora"])
-def test_no_more_than_a_layer_is_gathered_at_a_time(halfway: Halfway, tmp_path: Path, own: dict[str, Any]) -> None:
+def test_a_layer_is_gathered_at_a_time_and_log_probabilities_are_not_rounded(
+    halfway: Halfway, tmp_path: Path, own: dict[str, Any], precision: str
+) -> None:
     recipe = halfway.grpo(tmp_path / "run", batch_pairs=2, group=2, epochs=1, most_steps=1, valid_pairs=2, sampling={}, **own)
-    joined(launch(stage2.counted, 2, recipe.model_dump(mode="json"), split=environment("fsdp2")))
+    joined(launch(stage2.counted, 2, recipe.model_dump(mode="json"), split=environment("fsdp2", precision)))
     units = (tmp_path / "run.units").read_text().splitlines()
     assert units.count("FSDPPolicy") == 1
     assert units.count("FSDPQwen2_5_VLDecoderLayer") == len(units) - 1 > 1
+    assert (tmp_path / "run.type").read_text() == "torch.float32"

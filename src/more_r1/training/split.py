@@ -47,6 +47,11 @@ def accelerator_of(policy: nn.Module, **settings: Any) -> Accelerator:
             state.deepspeed_plugins = DeepSpeedPlugin()
             state.deepspeed_plugins.set_mixed_precision(accelerator.mixed_precision)
             state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
+    if accelerator.is_fsdp2 and accelerator.mixed_precision != "no":
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        # accelerate would have log-probabilities, and the sums of gradients over processes, in half precision, too.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
     if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which does so by itself
         for parameter in half:
             parameter.data = parameter.data.float()
