@@ -96,7 +96,7 @@ def waiting(port: int) -> int:
     return int(json.loads(connection.getresponse().read())["waiting"])
 
 
-def until(what: Any, seconds: float = 30) -> None:
+def until(what: Any, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
