@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from halves import TRAIN, Halfway, document, events, read_pools
 from peft import PeftModel
 from torch import Tensor
@@ -133,6 +135,28 @@ def test_several_passes_clip_and_learn_more(halfway: Halfway, tmp_path: Path) ->
     assert way[1] > 1.5 * way[0]
     assert max(event["clipped"] for event in steps(tmp_path / "4")) > 0
     assert steps(tmp_path / "4")[0]["passed"] == steps(tmp_path / "1")[0]["passed"], "one set of rollouts"
+
+
+@pytest.fixture
+def half_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As `accelerate launch --mixed_precision bf16`."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.usefixtures("half_precision")
+@pytest.mark.parametrize("forest", ["packed", "recursive"])
+def test_the_first_pass_is_on_policy_in_half_precision(halfway: Halfway, tmp_path: Path, forest: str) -> None:
+    """Decoding rounds otherwise than the forest does. All ratios are 1, and the advantages of a group add up to 0."""
+    given = {"forest": forest, "epsilon": 1e-4, "lr": 1e-3, "epochs": 1}
+    run_grpo(halfway.grpo(tmp_path / "one", **given))
+    assert any(event["grad_norm"] > 0.1 for event in steps(tmp_path / "one"))
+    assert all(abs(event["loss"]) < 1e-6 and event["clipped"] == 0 for event in steps(tmp_path / "one"))
+    run_grpo(halfway.grpo(tmp_path / "two", passes=2, **given))
+    clipped = [event["clipped"] for event in steps(tmp_path / "two") if event["equal_groups"] < 1]
+    assert all(0.1 < share <= 0.5 for share in clipped), "of the second pass, most are beyond so near a border"
 
 
 def test_equal_groups_may_be_skipped(halfway: Halfway, tmp_path: Path) -> None:

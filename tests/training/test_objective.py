@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -121,6 +122,21 @@ def test_the_gradient_stops_at_the_borders_that_count(seed: int) -> None:
         assert bool(one.clipped(now.detach())[at]) is held
         kinds.add((advantage > 0) - (advantage < 0) + (10 if held else 0))
     assert kinds == {-1, 0, 1, 9, 11}, "all kinds of tokens must have been there"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_model_that_drew_is_at_ratio_one_and_learns_there(seed: int) -> None:
+    values = numbers(seed)
+    values["old"] = values["now"]
+    said = objective(values, BETA)
+    found = []
+    for one in (said, replace(said, old=None)):
+        now = torch.tensor(values["now"], dtype=torch.float64, requires_grad=True)
+        loss = torch.stack([one(now[at], at) for at in torch.arange(len(now)).split(7)]).sum()
+        loss.backward()
+        assert now.grad is not None and not one.clipped(now.detach()).any()
+        found.append([float(loss.detach()), *now.grad.tolist()])
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
 @pytest.mark.parametrize(("advantage", "border"), [(1.0, 1 + EPSILON), (-1.0, 1 - EPSILON)])

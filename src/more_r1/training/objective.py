@@ -63,8 +63,8 @@ def importance_weights(policy: Tensor, sampler: Tensor, lengths: Sequence[int], 
 class Objective:
     """What the tokens of a forest's completions are to be trained towards; all tensors [K], none with gradients."""
 
-    old: Tensor
-    """Log-probabilities under the model as it was when they were drawn."""
+    old: Tensor | None
+    """Log-probabilities under the model as it was when they were drawn; None: it still is that model, and all ratios are 1."""
     advantage: Tensor
     weight: Tensor
     reference: Tensor | None
@@ -72,7 +72,7 @@ class Objective:
     epsilon: float
     beta: float
     importance: Tensor | None = None
-    """Weights by which the draws of another sampler than `old` count; they do not concern the divergence."""
+    """Weights by which the draws of another sampler than that model count; they do not concern the divergence."""
 
     def __call__(self, logprobs: Tensor, at: Tensor | slice = slice(None)) -> Tensor:
         """The share of the loss of the tokens `at`, given their log-probabilities now.
@@ -80,7 +80,8 @@ class Objective:
         A token's loss is -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A) + beta (exp(d) - d - 1) with r the ratio to `old` and
         d the log-ratio of the reference to the policy: k3 of Schulman 2020, http://joschu.net/blog/kl-approx.html.
         """
-        ratio, advantage = (logprobs - self.old[at]).exp(), self.advantage[at]
+        old = logprobs.detach() if self.old is None else self.old[at]
+        ratio, advantage = (logprobs - old).exp(), self.advantage[at]
         loss = -torch.min(ratio * advantage, ratio.clamp(1 - self.epsilon, 1 + self.epsilon) * advantage)
         if self.importance is not None:
             loss = loss * self.importance[at]
@@ -90,6 +91,8 @@ class Objective:
 
     def clipped(self, logprobs: Tensor) -> Tensor:
         """Which tokens [K] the clipping keeps from moving on."""
+        if self.old is None:
+            return torch.zeros_like(logprobs, dtype=torch.bool)
         ratio = (logprobs - self.old).exp()
         return ((ratio < 1 - self.epsilon) & (self.advantage < 0)) | ((ratio > 1 + self.epsilon) & (self.advantage > 0))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -195,19 +195,19 @@ class GrpoUpdate:
         another sampler drew them."""
         recipe, device = self.recipe, trainer.accelerator.device
         forest = Forest.build(samples, trainer.backbone.encoder)
-        old = torch.tensor(drawn).to(device)
-        reference = importance = differences = None
+        old = reference = importance = differences = None
         with torch.no_grad(), trainer.accelerator.autocast():
             if recipe.beta > 0:
                 with without_lora(trainer.backbone.model) if self.reference is None else nullcontext():
                     reference = self._scored(trainer, forest, self.reference)
             if self.elsewhere is not None:
-                sampler, old = old, self._scored(trainer, forest, None)
+                sampler, old = torch.tensor(drawn).to(device), self._scored(trainer, forest, None)
                 lengths = [len(ids) for _, ids in samples]
                 importance = importance_weights(old, sampler, lengths, recipe.importance, recipe.most_importance)
                 differences = (old - sampler).abs()
-        tensors = (old, advantage.to(device), weight.to(device))
-        objective = Objective(*tensors, reference, recipe.epsilon, recipe.beta, importance)
+        # The policy's own draws are scored by the first pass over them, not by the drawing, whose kernels round otherwise.
+        tensors = (advantage.to(device), weight.to(device))
+        objective = Objective(old, *tensors, reference, recipe.epsilon, recipe.beta, importance)
         return _Chunk(forest, objective, differences)
 
     def _scored(self, trainer: Trainer, forest: Forest, model: Any) -> Tensor:
@@ -221,8 +221,11 @@ class GrpoUpdate:
         found: Tensor = call(forest, temperature=temperature)[0]
         return found
 
-    def _optimise(self, trainer: Trainer, chunks: Sequence[_Chunk]) -> dict[str, float]:
-        """One optimizer step on all chunks. The loss is the sum over processes, and so is its gradient."""
+    def _optimise(self, trainer: Trainer, chunks: list[_Chunk]) -> dict[str, float]:
+        """One optimizer step on all chunks. The loss is the sum over processes, and so is its gradient.
+
+        What the first pass finds the log-probabilities to be is what later ones compare theirs with.
+        """
         accelerator, temperature = trainer.accelerator, self.recipe.sampling.temperature
         # loss; divergence, entropy, clipped and number of tokens; tokens of the calls, and without sharing
         sums = torch.zeros(7, dtype=torch.float64)
@@ -240,6 +243,8 @@ class GrpoUpdate:
                     with accelerator.autocast():
                         logprobs, entropies = recursive.scored(model, forest, most, objective, temperature, True)
                     loss = objective(logprobs)
+            if objective.old is None:
+                chunks[number] = replace(chunk, objective=replace(objective, old=logprobs))
             if not bool(objective.weight.any()):
                 continue
             distance = torch.zeros(1) if objective.reference is None else k3(logprobs, objective.reference)
