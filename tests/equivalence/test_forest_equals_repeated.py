@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from more_r1.models.attention import Blocks, Dense, Flex, Paths, Span
+from more_r1.models.attention import Blocks, Dense, Flex, Paths
 from more_r1.models.forest import Forest, Sample, logprobs, scored
 from more_r1.models.load import Backbone
+from more_r1.models.sight import Span
 from more_r1.reasoning.prompt import Picture, Prompt
 
 TOLERANCE = 1e-5

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from more_r1.models import forest as packed
 from more_r1.models import recursive
-from more_r1.models.attention import Blocks, Dense, Paths, Span
+from more_r1.models.attention import Blocks, Dense, Paths
 from more_r1.models.forest import Forest, Sample
 from more_r1.models.load import Backbone
+from more_r1.models.sight import Span
 from more_r1.reasoning.prompt import Picture, Prompt
 
 TOLERANCE = 1e-5

@@ -194,7 +194,7 @@ def test_tokens_are_those_of_real_forests(
 
     forest = Forest.build([sample for each in samples for rollouts in each for sample in rollouts], encoder)
     assert tokens_of(levels["document"]) == forest.tokens
-    assert seen_by(levels["document"]) == int(Dense(forest.spans).mask.sum())
+    assert seen_by(levels["document"]) == int(Dense(forest.spans).mask().sum())
     assert forest.pixels is not None and image_tokens_of(levels["document"]) * 4 == len(forest.pixels)
     assert tokens_of(levels["repeated"]) == forest.repeated_tokens
     length = int(asked.prompt + asked.completion)
@@ -202,7 +202,7 @@ def test_tokens_are_those_of_real_forests(
 
     groups = [Forest.build(rollouts, encoder) for each in samples for rollouts in each]
     assert tokens_of(levels["group"]) == sum(forest.tokens for forest in groups)
-    assert seen_by(levels["group"]) == sum(int(Dense(forest.spans).mask.sum()) for forest in groups)
+    assert seen_by(levels["group"]) == sum(int(Dense(forest.spans).mask().sum()) for forest in groups)
 
 
 @given(q=st.floats(0.001, 1), p=st.integers(1, 12))

@@ -16,6 +16,7 @@ from more_r1.models.families import family_of
 from more_r1.models.forest import Forest
 from more_r1.models.load import Backbone
 from more_r1.models.processor import Segment
+from more_r1.models.sight import paths_of
 from more_r1.models.step import stepper
 
 # Keys and values held at a time, in tokens: memory grows with it, the work lost on waiting for the longest row too.
@@ -150,13 +151,13 @@ class _Prefill(Blocks):
     """Attention of the prompts that remembers keys and values, [kv heads, T, dim] a layer."""
 
     def __init__(self, forest: Forest) -> None:
-        super().__init__(forest.spans)
+        super().__init__(forest.spans, pictures=forest.runs)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         self.keys[layer], self.values[layer] = key[0], value[0]
-        return super().attend(layer, query, key, value, scale)
+        return super().attend(layer, query, key, value, scale, window)
 
 
 class _Rows:
@@ -166,6 +167,10 @@ class _Rows:
         depth = max(map(len, forest.paths))
         paths = [[path[level] if level < len(path) else None for path in forest.paths] for level in range(depth)]
         self.levels = [_Level(nodes, forest, prefill) for nodes in paths]
+        # Tokens of each row's prompt.
+        sizes = [sum(forest.spans[node].end - forest.spans[node].start for node in path) for path in forest.paths]
+        self.asked = torch.tensor(sizes, device=prefill.keys[0].device)
+        self.longest = max(sizes)
         self.own: dict[int, tuple[Tensor, Tensor]] = {}
         self.length = 0
         self.limit = max_new_tokens
@@ -175,14 +180,20 @@ class _Rows:
         for level in self.levels:
             level.keep(rows)
         self.levels = [level for level in self.levels if level.used]
+        self.asked = self.asked[index]
         self.own = {layer: (keys[index], values[index]) for layer, (keys, values) in self.own.items()}
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Query [rows, heads, dim], key and value [rows, kv heads, dim] -> [rows, heads, dim]."""
         # [rows, kv heads, queries of a kv head, dim]
         q = query.unflatten(1, (key.shape[1], -1))  # type: ignore[no-untyped-call]
-        parts = [level.attend(layer, q, scale) for level in self.levels]
-        parts.append(attend(q, *self._append(layer, key, value), scale))
+        keys, values = self._append(layer, key, value)
+        first = None  # of its path, what each row sees in this layer
+        if window is not None and window <= self.longest + self.length:
+            first = self.asked + self.length + 1 - window
+            keys, values = keys[:, :, -window:], values[:, :, -window:]
+        parts = [level.attend(layer, q, scale, first) for level in self.levels]
+        parts.append(attend(q, keys, values, scale))
         outs, sums = zip(*parts, strict=True)
         shares = torch.stack(sums).softmax(0).to(q.dtype).unsqueeze(-1)
         return (torch.stack(outs) * shares).sum(0).flatten(1, 2)
@@ -220,6 +231,9 @@ class _Level:
         # Nodes, one, one, tokens: what is added to scores
         self.mask = torch.zeros(padding.shape, dtype=self.keys[0].dtype, device=self.device)[:, None, None]
         self.mask.masked_fill_(padding[:, None, None], -torch.inf)
+        # How far down its path each token is, [nodes, tokens]
+        before = {span.start: sum(each.end - each.start for each in above) for *above, span in paths_of(forest.spans)}
+        self.places = torch.tensor([[before[span.start] + i for i in range(longest)] for span in spans], device=self.device)
         number = {node: i for i, node in enumerate(used)}
         self.nodes = [None if node is None else number[node] for node in nodes]
         self._index()
@@ -235,7 +249,7 @@ class _Level:
         used = sorted({node for node in nodes if node is not None})
         if used and len(used) < len(self.mask):
             index = torch.tensor(used, device=self.device)
-            self.mask = self.mask[index]
+            self.mask, self.places = self.mask[index], self.places[index]
             self.keys = {layer: keys[index] for layer, keys in self.keys.items()}
             self.values = {layer: values[index] for layer, values in self.values.items()}
         number = {node: i for i, node in enumerate(used)}
@@ -260,14 +274,21 @@ class _Level:
         self.complete = len(places) == len(self.nodes)
         self.ragged = bool(self.mask.any())
 
-    def attend(self, layer: int, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """As the function `attend`, of queries [rows, kv heads, queries, dim]; a row without a node here has sums of -inf."""
+    def attend(self, layer: int, query: Tensor, scale: float, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As the function `attend`, of queries [rows, kv heads, queries, dim]; a row without a node here has sums of -inf.
+
+        With `first` [rows] each row sees only what is so far down its path, or farther.
+        """
         # Under autocast rotated queries are in single precision, and values are not.
         query = query.to(self.values[layer].dtype)
         # [rows, kv heads, queries, dim] -> [nodes, kv heads, rows below x queries, dim], and back
         q = query if self.ordered else query[self.filled]
         q = q.view(-1, self.most, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        out, sums = attend(q, self.keys[layer], self.values[layer], scale, self.mask if self.ragged else None)
+        mask = self.mask if self.ragged else None
+        if first is not None:
+            seen = self.places[:, None] >= first[self.filled].view(-1, self.most, 1)
+            mask = self.mask.masked_fill(~seen.repeat_interleave(query.shape[2], 1).unsqueeze(1), -torch.inf)
+        out, sums = attend(q, self.keys[layer], self.values[layer], scale, mask)
         out, sums = (
             part.view(*part.shape[:2], self.most, -1, *part.shape[3:]).transpose(1, 2).flatten(0, 1) for part in (out, sums)
         )

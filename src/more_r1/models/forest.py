@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from more_r1.models.attention import Blocks, Layout, Span
+from more_r1.models.attention import Blocks, Layout
 from more_r1.models.families.family import Family
 from more_r1.models.processor import Encoder, Segment
+from more_r1.models.sight import Run, Span
 
 # Logits of a call that are there at a time, in numbers: half a GiB, and as much again for each pass over them.
 LOGITS = 2**27
@@ -41,6 +42,8 @@ class Forest:
     """[pictures, 3]: time, height, width in patches."""
     pictures: tuple[int, ...]
     """Of each picture: where in the row the segment that shows it begins."""
+    runs: tuple[Run, ...]
+    """The tokens of each picture, in the families where they see each other; empty in the others."""
     spans: tuple[Span, ...]
     """The nodes, depth-first. A segment with a single follower forms one node with it, unless a sequence ends between."""
     paths: tuple[tuple[int, ...], ...]
@@ -82,7 +85,7 @@ class Forest:
         inputs = {
             "input_ids": self.ids[:, start:stop].to(device),
             **asked_at(self.positions[..., start:stop].to(device)),
-            "forest": layout or Blocks(self.spans),
+            "forest": layout or Blocks(self.spans, pictures=self.runs),
         }
         first, last = bisect_left(self.pictures, start), bisect_left(self.pictures, stop)
         if self.pixels is not None and self.grids is not None and first < last:
@@ -198,6 +201,7 @@ def _plant(sequences: Sequence[Sample], encoder: Encoder) -> Forest:
         pixels=torch.cat([values for values, _ in pixels]) if pixels else None,
         grids=torch.stack([grid for _, grid in pixels]) if pixels else None,
         pictures=tuple(row.shown),
+        runs=tuple(row.runs),
         spans=tuple(Span(*span) for span in row.spans),
         paths=tuple(answered.path for _, answered in ends),
         index=torch.tensor(index),
@@ -217,6 +221,7 @@ class _Row:
         self.positions: list[Tensor] = []
         self.pictures: list[Any] = []
         self.shown: list[int] = []
+        self.runs: list[Run] = []
         self.spans: list[list[int]] = []
 
     def add(self, node: _Node, base: int, above: tuple[int, ...]) -> None:
@@ -232,6 +237,8 @@ class _Row:
             self.positions.append(positions + base)
             self.pictures += node.segment.pictures
             self.shown += [node.start] * len(node.segment.pictures)
+            if self.encoder.family.both_ways:
+                self.runs += [(node.start + first, node.start + last) for first, last in self.encoder.runs(node.segment)]
             base += advance
             if node.ends or len(node.children) != 1:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -33,7 +34,7 @@ class Encoder:
         self.processor = processor
         self.family = family
         self.tokenizer = processor.tokenizer
-        self.image_id: int = processor.image_token_id
+        self.image_id = family.image_id(processor)
         self.merge = family.merge(processor)
         self.eos_id: int = self.tokenizer.eos_token_id
         self._pixels: OrderedDict[Picture, Shown] = OrderedDict()
@@ -96,6 +97,14 @@ class Encoder:
         """Positions [axes, tokens] of a segment that begins at 0, and how far it moves on what follows."""
         grids = [self.pixels(picture)[1] for picture in segment.pictures]
         return self.family.positions(segment.ids, self.image_id, grids, self.merge)
+
+    def runs(self, segment: Segment) -> Iterator[tuple[int, int]]:
+        """Where in a segment the tokens of each picture are, [first, last)."""
+        last = 0
+        for picture in segment.pictures:
+            first = segment.ids.index(self.image_id, last)
+            last = first + self.family.tokens(self.pixels(picture)[1], self.merge)
+            yield first, last
 
     def box_scale(self, picture: Picture) -> tuple[int, int]:
         """The width and height of a picture in what the family was taught to give boxes in.

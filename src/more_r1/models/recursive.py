@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from more_r1.models.attention import Below, KeysAndValues, Span
+from more_r1.models.attention import Below, KeysAndValues
 from more_r1.models.forest import Forest, read
+from more_r1.models.sight import Span
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From the log-probabilities [n] of some completion tokens (float32, attached) and their places [n] among the forest's K
@@ -76,7 +77,9 @@ class _Walk:
     def call(self, nodes: Sequence[Span], above: KeysAndValues, below: Sequence[Span] = ()) -> None:
         """Forward and backward through nodes that stand side by side, and in between through the trees below the last."""
         first, last = nodes[0].start, nodes[-1].end
-        layout = Below([Span(start - first, end - first, min(stop, last) - first) for start, end, stop in nodes], above)
+        spans = [Span(start - first, end - first, min(stop, last) - first) for start, end, stop in nodes]
+        runs = [(begin - first, end - first) for begin, end in self.forest.runs if first <= begin < last]
+        layout = Below(spans, above, runs)
         at = ((self.index >= first) & (self.index < last)).nonzero()[:, 0]
         inputs = self.forest.inputs(self.device, layout, first, last)
         hidden = self.model.model(**inputs).last_hidden_state[0, self.index[at] - first]

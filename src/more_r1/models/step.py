@@ -15,8 +15,8 @@ from more_r1.models.forest import asked_at
 # Matrices are copied for decoding on the CPU, which makes it about half as long again as fast; not those of a larger model.
 PACKED_BYTES = 2**30
 
-Attend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
-"""From layer, query [rows, heads, dim], key and value [rows, kv heads, dim] and scale to [rows, heads, dim]."""
+Attend = Callable[[int, Tensor, Tensor, Tensor, float, int | None], Tensor]
+"""From layer, query [rows, heads, dim], key and value [rows, kv heads, dim], scale and window to [rows, heads, dim]."""
 
 
 Stepper = Callable[[Tensor, Tensor, Attend], Tensor]
@@ -48,10 +48,10 @@ class _Rows:
     def __init__(self, attend: Attend) -> None:
         self._attend = attend
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """As models.attention.Layout has it."""
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        return self._attend(layer, q, k, v, scale).transpose(0, 1)[None]
+        return self._attend(layer, q, k, v, scale, window).transpose(0, 1)[None]
 
 
 class Step:
@@ -83,7 +83,8 @@ class Step:
             parts = project(_norm(layer.input_layernorm, hidden)).view(len(ids), -1, dim)
             turned, value = parts[:, :-heads], parts[:, -heads:]
             turned = torch.addcmul(turned * cos, turned.roll(dim // 2, -1), sin)
-            seen = attend(number, turned[:, :-heads], turned[:, -heads:], value, layer.self_attn.scaling)
+            own = layer.self_attn
+            seen = attend(number, turned[:, :-heads], turned[:, -heads:], value, own.scaling, own.sliding_window)
             hidden = hidden + out(seen.flatten(1))
             gate, up = widen(_norm(layer.post_attention_layernorm, hidden)).chunk(2, dim=-1)
             hidden = hidden + narrow(layer.mlp.act_fn(gate) * up)

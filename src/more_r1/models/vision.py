@@ -97,7 +97,7 @@ def remembered(model: Any) -> Iterator[None]:
                 found[n] = features
                 places[n].append((shown[n][0], features))
         last, *deeper = zip(*(found[n] for n in range(len(shown))), strict=True)
-        return BaseModelOutputWithDeepstackFeatures(pooler_output=last, deepstack_features=deeper)
+        return BaseModelOutputWithDeepstackFeatures(pooler_output=family.features(last), deepstack_features=deeper)
 
     model.model.get_image_features = features
     try:

@@ -34,12 +34,12 @@ def eager(both: Both) -> Iterator[Both]:
     config.eos_token_id = before
 
 
-def stock_text(both: Both, inputs: dict[str, torch.Tensor]) -> str:
+def stock_text(both: Both, inputs: dict[str, torch.Tensor], limit: int = LIMIT) -> str:
     stops = {both.ours.encoder.eos_id, *both.ours.model.generation_config.eos_token_id}
     out = both.stock.generate(
         **inputs,
         do_sample=False,
-        max_new_tokens=LIMIT,
+        max_new_tokens=limit,
         eos_token_id=sorted(stops),
         suppress_tokens=vision_ids(both.ours),
         pad_token_id=0,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_families import BUDGET, Both, write_gemma3, write_tiny
+from tiny_families import BUDGET, Both, write_tiny
 
 from more_r1.formats import load_documents
 from more_r1.models.families import FAMILIES
@@ -26,25 +25,6 @@ def refused(folder: Path) -> str:
     return said
 
 
-def test_gemma_3_is_refused_with_the_reason_and_the_mend(tmp_path: Path) -> None:
-    write_gemma3(tmp_path)
-    said = refused(tmp_path)
-    assert "a gemma3 model" in said and "tokens of a picture" in said
-    assert all(f"{family.name} ({kind})" in said for kind, family in FAMILIES.items())
-
-
-def test_windows_are_refused_wherever_a_configuration_has_them(both: Both, tmp_path: Path) -> None:
-    folder = tmp_path / "windowed"
-    shutil.copytree(both.folder, folder)
-    config = json.loads((folder / "config.json").read_text())
-    windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "layer_types": None}
-    if both.kind in ("idefics3", "qwen3_vl"):  # these text models have none, but others may stand in their place
-        windows = {"sliding_window": 8}
-    config["text_config"] |= windows
-    (folder / "config.json").write_text(json.dumps(config))
-    assert "sliding-window attention" in refused(folder)
-
-
 @pytest.mark.parametrize("kind", ["idefics3", "llava_onevision"])
 def test_another_text_model_is_refused(kind: str, tmp_path: Path) -> None:
     write_tiny(kind, tmp_path)
@@ -53,6 +33,20 @@ def test_another_text_model_is_refused(kind: str, tmp_path: Path) -> None:
     config["text_config"].pop("layer_types", None)
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert "its text model is a mistral" in refused(tmp_path)
+
+
+def test_a_text_that_is_not_read_from_left_to_right_is_refused(tmp_path: Path) -> None:
+    write_tiny("gemma3", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["use_bidirectional_attention"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "tokens see those behind them" in refused(tmp_path)
+
+
+def test_another_family_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": {"model_type": "llama"}}))
+    said = refused(tmp_path)
+    assert "a llava model" in said and all(f"{family.name} ({kind})" in said for kind, family in FAMILIES.items())
 
 
 def test_the_family_is_that_of_the_configuration(both: Both) -> None:

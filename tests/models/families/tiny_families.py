@@ -56,6 +56,14 @@ _LLAVA_CHAT = (
     "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}\n{{ part['text'] }}{% endfor %}<|im_end|>"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Gemma's cuts the blanks off the ends of each text.
+_GEMMA_CHAT = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<start_of_image>{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+_GEMMA = {"image": "<image_soft_token>", "boi": "<start_of_image>", "eoi": "<end_of_image>"}
+WINDOW = 11
 _TEXT = {
     "hidden_size": 48,
     "intermediate_size": 64,
@@ -102,6 +110,26 @@ def _llava(ids: dict[str, Any]) -> Any:
         image_token_index=ids["all"]("<image>"),
         video_token_index=ids["all"]("<video>"),
         image_grid_pinpoints=[[56, 56], [56, 112], [112, 56], [112, 112]],
+    )
+
+
+def _gemma(ids: dict[str, Any]) -> Any:
+    """Two layers in three have a window shorter than most prompts, than their pictures even."""
+    layers = ["sliding_attention", "full_attention", "sliding_attention"]
+    text = {
+        **_TEXT,
+        **ids["text"],
+        "head_dim": 12,
+        "query_pre_attn_scalar": 12,
+        "sliding_window": WINDOW,
+        "layer_types": layers,
+    }
+    return Gemma3Config(
+        text_config=text,
+        vision_config={"vision_use_head": False, **_SIGLIP},
+        mm_tokens_per_image=16,
+        initializer_range=0.15,
+        **{f"{name}_token_index": ids["all"](token) for name, token in _GEMMA.items()},
     )
 
 
@@ -154,6 +182,17 @@ _KINDS: dict[str, tuple[Any, dict[str, Any], str, list[str]]] = {
         _LLAVA_CHAT,
         ["<image>", "<video>"],
     ),
+    "gemma3": (
+        _gemma,
+        {
+            "image_processor_type": "Gemma3ImageProcessor",
+            "processor_class": "Gemma3Processor",
+            "image_seq_length": 16,
+            "size": {"height": 56, "width": 56},
+        },
+        _GEMMA_CHAT,
+        ["<bos>", "<start_of_turn>", "<end_of_turn>", *_GEMMA.values()],
+    ),
 }
 KINDS = tuple(_KINDS)
 
@@ -173,30 +212,30 @@ def write_tiny(kind: str, folder: Path) -> None:
     build, pictures, chat, special = _KINDS[kind]
     tokenizer = build_tokenizer([*WORDS, *TAGS, *Schema.more().labels])
     tokenizer.add_special_tokens({"additional_special_tokens": special})
+    if kind == "gemma3":  # whose tokenizer knows these by name
+        tokenizer.bos_token = "<bos>"
+        tokenizer._set_model_specific_special_tokens({f"{name}_token": token for name, token in _GEMMA.items()})
     known = tokenizer.convert_tokens_to_ids
     text = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = build({"text": text, "marks": {name: known(token) for name, token in _QWEN.items()}, "all": known})
     torch.manual_seed(1)
     model = AutoModelForImageTextToText.from_config(config)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias") or "norm" in name or "ln_q" in name:
+        if name.endswith(("bias", "projection_weight")) or "norm" in name or "ln_q" in name:
             parameter.data += 0.3 * torch.randn_like(parameter)
+        if kind == "gemma3" and ".post_" in name:  # or the token itself would drown what the layers add to it
+            parameter.data += 3
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
     own = {
         name: pictures[name]
-        for name in ("image_seq_len", "num_image_tokens", "vision_feature_select_strategy")
+        for name in ("image_seq_len", "image_seq_length", "num_image_tokens", "vision_feature_select_strategy")
         if name in pictures
     }
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": pictures["processor_class"], **own}))
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": chat}))
-
-
-def write_gemma3(folder: Path) -> None:
-    """A configuration is all that a refusal needs."""
-    Gemma3Config(text_config={**_TEXT, "vocab_size": 300, "sliding_window": 16}, vision_config=_SIGLIP).save_pretrained(folder)
 
 
 def picture(seed: int, size: tuple[int, int]) -> Picture:
@@ -235,8 +274,9 @@ def stock_inputs(backbone: Backbone, prompt: Prompt) -> dict[str, Any]:
         for parts in prompt.segments
         for part in parts
     ]
-    if kind == "llava_onevision":  # with several pictures they are placed in the text
-        content = [{"type": "text", "text": "".join(part.get("text", "<image>") for part in content)}]
+    placed = {"llava_onevision": "<image>", "gemma3": "<start_of_image>"}
+    if kind in placed:  # with several pictures they are placed in the text
+        content = [{"type": "text", "text": "".join(part.get("text", placed[kind]) for part in content)}]
     chat = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     shown = [picture.load() for picture in prompt.pictures]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from more_r1.models.families.family import Family
+from more_r1.models.families.gemma3 import GEMMA3
 from more_r1.models.families.idefics3 import IDEFICS3
 from more_r1.models.families.llava_onevision import LLAVA_ONEVISION
 from more_r1.models.families.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_VL
@@ -15,10 +16,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": QWEN3_VL,
     "idefics3": IDEFICS3,
     "llava_onevision": LLAVA_ONEVISION,
-}
-# Families that cannot be, and why.
-REFUSED = {
-    "gemma3": "the tokens of a picture see those behind them, and most layers only what is near; no forest here is laid out so",
+    "gemma3": GEMMA3,
 }
 
 
@@ -27,12 +25,12 @@ def family_of(config: Any) -> Family:
     family = FAMILIES.get(config.model_type)
     if family is None:
         known = ", ".join(f"{one.name} ({kind})" for kind, one in FAMILIES.items())
-        why = f" ({REFUSED[config.model_type]})" if config.model_type in REFUSED else ""
-        raise ValueError(f"a {config.model_type} model{why}; give one of {known}")
+        raise ValueError(f"a {config.model_type} model; give one of {known}")
     text = config.text_config
-    layers = getattr(text, "layer_types", None)
-    if "sliding_attention" in (layers or ()) or (layers is None and getattr(text, "sliding_window", None)):
-        raise ValueError("sliding-window attention is not supported; set use_sliding_window to false")
+    if getattr(text, "use_bidirectional_attention", None):
+        raise ValueError(
+            "its tokens see those behind them (use_bidirectional_attention); give a model that writes from left to right"
+        )
     if family.text not in (None, text.model_type):
         raise ValueError(f"its text model is a {text.model_type}; {family.name} is supported with a {family.text} only")
     return family

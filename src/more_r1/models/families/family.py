@@ -37,9 +37,16 @@ class Family(ABC):
     plain: bool = False
     """Whether its text model is built as Qwen2.5-VL's, see models/step.py."""
 
+    both_ways: bool = False
+    """Whether the tokens of a picture see those behind them, too."""
+
     @abstractmethod
     def load(self, name: str) -> Any:
         """The processor of a folder or hub name: pictures by PIL, even where torchvision is, which resizes otherwise."""
+
+    def image_id(self, processor: Any) -> int:
+        """The id of the token that stands, as many times as it has tokens, for a picture."""
+        return int(processor.image_token_id)
 
     def merge(self, processor: Any) -> int:
         """How many patches make a token, along each side."""
@@ -86,3 +93,7 @@ class Family(ABC):
         """The other way round: picture by picture, from the first two of `arguments`."""
         alone = torch.ones(3, dtype=torch.long)
         return [(one, alone) for one in pixel_values.flatten(0, -4).split(1)]  # type: ignore[no-untyped-call]
+
+    def features(self, pictures: Sequence[Tensor]) -> Any:
+        """What the tower made of some pictures, [tokens, width] each, put together as `get_image_features` does."""
+        return tuple(pictures)
