@@ -14,8 +14,9 @@ from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Picture, Prompt
 from more_r1.training.examples import Batch, Epochs, Example
 from more_r1.training.fit import fit
-from more_r1.training.learner import Learned, TrainingRecipe, learn, rates
+from more_r1.training.learner import Learned, TrainingRecipe, learn
 from more_r1.training.run import Run
+from more_r1.training.schedule import rates
 
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 

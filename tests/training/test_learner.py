@@ -12,12 +12,17 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
 
+from more_r1.models.forest import Forest
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Prompt
 from more_r1.training.examples import Batch, Example
 from more_r1.training.fit import fit, token_mean
-from more_r1.training.learner import TrainingRecipe, learn, rates
+from more_r1.training.grpo import GrpoRecipe
+from more_r1.training.learner import Policy, TrainingRecipe, learn
+from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
+from more_r1.training.schedule import rates
+from more_r1.training.sft import SftRecipe
 
 PROMPT = Prompt((("a",),))
 
@@ -74,6 +79,26 @@ def test_betas_and_clip_are_the_recipes(tmp_path: Path) -> None:
     weights = [learned(tmp_path / str(number), 3, **each)[name] for number, each in enumerate(settings)]
     for other in weights[1:]:
         assert (weights[0] - other).abs().max() > 1e-5
+
+
+def test_flex_attention_has_the_same_log_probabilities(tmp_path: Path) -> None:
+    """Forwards, as the reference is asked; on a CPU it has no way back, which a run says before it begins."""
+    backbone = build_tiny(["a", "b"], 0)
+    samples = [(backbone.encoder.prompt(PROMPT), backbone.encoder.completion(text)) for text in ("b a b", "b", "a a")]
+    forest = Forest.build(samples, backbone.encoder)
+    with torch.no_grad():
+        found, wanted = (Policy(backbone.model, attention)(forest)[0] for attention in ("flex", "sdpa"))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    with pytest.raises(RecipeError, match="attention=flex trains on CUDA only, this is cpu; leave it out"):
+        learned(tmp_path / "flex", 1, attention="flex")
+
+
+def test_flex_attention_goes_with_words_in_packed_forests(tmp_path: Path) -> None:
+    where = {"model": "tiny", "data": tmp_path, "out": tmp_path, "attention": "flex"}
+    with pytest.raises(ValueError, match="leave it out with head=true"):
+        SftRecipe.model_validate({**where, "head": True, "form": {"reasoning": "none"}})
+    with pytest.raises(ValueError, match="attention=flex is for forest=packed"):
+        GrpoRecipe.model_validate({**where, "difficulty": tmp_path, "forest": "recursive"})
 
 
 def test_weights_in_half_precision_are_learnt_in_single_precision(tmp_path: Path) -> None:

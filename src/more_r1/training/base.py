@@ -15,9 +15,10 @@ from more_r1.reasoning.prompt import PromptForm
 from more_r1.synthetic.lessons import lessons, vocabulary
 from more_r1.training.examples import Batch, Example, launched
 from more_r1.training.fit import fit
-from more_r1.training.learner import Learned, TrainingRecipe, finished, learn, rates
+from more_r1.training.learner import Learned, TrainingRecipe, finished, learn
 from more_r1.training.recipe import Recipe
 from more_r1.training.run import Run
+from more_r1.training.schedule import rates
 
 
 class Stage(Recipe):

@@ -23,7 +23,7 @@ from more_r1.schema import Schema
 from more_r1.training.adapters import learning
 from more_r1.training.difficulty import measure
 from more_r1.training.examples import launched
-from more_r1.training.learner import Learned, finished, learn, rates
+from more_r1.training.learner import Learned, finished, learn
 from more_r1.training.measured import Measured, line, read_difficulty, read_figures, split
 from more_r1.training.mixing import Mixing, order
 from more_r1.training.recipe import GivenForm, RecipeError
@@ -31,6 +31,7 @@ from more_r1.training.rewards import rewards
 from more_r1.training.rollouts import elsewhere
 from more_r1.training.run import Run
 from more_r1.training.samples import Asked, Sample, read_samples, some, validate
+from more_r1.training.schedule import rates
 from more_r1.training.update import Groups, GrpoUpdate, UpdateRecipe
 
 

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from transformers.utils.logging import disable_progress_bar
 
 from more_r1.formats.paths import lock
+from more_r1.models.attention import Flex
 from more_r1.models.forest import Forest, scored
 from more_r1.models.load import Backbone, save_backbone
 from more_r1.models.vision import vision_parameters
@@ -61,6 +62,9 @@ class TrainingRecipe(Recipe):
     """Steps from one checkpoint to the next."""
     checkpointing: bool = False
     """Compute activations anew on the way back instead of keeping them: a third more work, a fraction of the memory."""
+    attention: Literal["sdpa", "flex"] = "sdpa"
+    """What computes attention along a packed forest: SDPA, a call for each node, or flex attention, one compiled kernel for all
+    of them, on CUDA only."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of torch; another number rounds differently. Without it, torch's own choice."""
     workers: int = Field(default=0, ge=0)
@@ -91,32 +95,17 @@ class Learned:
         return self.out / ("final" if self.best_step is None else "best")
 
 
-def rates(peak: float, steps: int, warmup: float, schedule: Literal["cosine", "constant"]) -> list[float]:
-    """The learning rate of each step: a linear rise over `warmup` of the steps, then level or a half cosine down to 0."""
-    rise = math.ceil(warmup * steps)
-    fall = max(steps - rise, 1)
-    up = [peak * (step + 1) / rise for step in range(rise)]
-    if schedule == "constant":
-        return up + [peak] * (steps - rise)
-    return up + [peak * (1 + math.cos(math.pi * step / fall)) / 2 for step in range(steps - rise)]
-
-
-def validation_steps(steps: int, epochs: int, every: float) -> frozenset[int]:
-    """After which steps to validate, if that is to be every so many epochs; the last one always is."""
-    apart = every * steps / epochs
-    return frozenset([*(max(round(apart * time), 1) for time in range(1, int(steps / apart) + 1)), steps])
-
-
 class Policy(nn.Module):
     """The model as a map from a forest to log-probabilities: one forward call, so that DDP and autocast see it."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, attention: Literal["sdpa", "flex"] = "sdpa"):
         super().__init__()
-        self.model = model
+        self.model, self.attention = model, attention
 
     def forward(self, forest: Forest, temperature: float = 1.0, entropies: bool = False) -> tuple[Tensor, Tensor | None]:
         """As `models.forest.scored`."""
-        return scored(self.model, forest, temperature=temperature, entropies=entropies)
+        layout = Flex(forest.spans, forest.runs) if self.attention == "flex" else None
+        return scored(self.model, forest, layout, temperature, entropies)
 
 
 @dataclass(frozen=True)
@@ -185,8 +174,8 @@ def learn(
 
     What is trained and called is `policy`, by default a Policy around the backbone's model; `save` writes it as a model folder.
     `validate` is called after the steps in `validate_at`, 0 being before the first; the model with the highest "f1" is kept in
-    best/, the last in final/. Raises RecipeError where the loss or its gradient is no number any more, FormatError where
-    another process trains in the same folder.
+    best/, the last in final/. Raises RecipeError where the loss or its gradient is no number any more and for flex attention
+    without CUDA, FormatError where another process trains in the same folder.
     """
     # Not every batch shows a picture, and then a vision tower that learns has no gradients: DDP must not wait for them.
     sees = any(parameter.requires_grad for parameter in vision_parameters(backbone.model))
@@ -194,9 +183,11 @@ def learn(
         backbone.model.activation_checkpointing_enable()
         # Else what a frozen vision tower makes is learnt from, too.
         backbone.model.disable_input_require_grads()
-    policy = policy or Policy(backbone.model)
+    policy = policy or Policy(backbone.model, recipe.attention)
     save = save or partial(save_backbone, backbone, dtype=backbone.model.dtype)
     accelerator = accelerator_of(policy, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=sees)])
+    if recipe.attention == "flex" and accelerator.device.type != "cuda":
+        raise RecipeError(f"attention=flex trains on CUDA only, this is {accelerator.device}; leave it out")
     disable_progress_bar()  # transformers', at every saved model; it would tear ours
     with ExitStack() as stack:
         if accelerator.is_main_process:

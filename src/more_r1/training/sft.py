@@ -29,10 +29,11 @@ from more_r1.training.adapters import learning
 from more_r1.training.classify import classify, with_head
 from more_r1.training.examples import Batch, Epochs, Example, draw, launched
 from more_r1.training.fit import fit
-from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, learn, rates, validation_steps
+from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, learn
 from more_r1.training.recipe import GivenForm, RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate
+from more_r1.training.schedule import rates, validation_steps
 
 
 class SftRecipe(TrainingRecipe):
@@ -75,6 +76,8 @@ class SftRecipe(TrainingRecipe):
             raise ValueError("head=true learns labels, no reasoning; set form.reasoning=none")
         if self.head and self.lora:
             raise ValueError("head=true trains all weights; leave lora out")
+        if self.head and self.attention == "flex":
+            raise ValueError("attention=flex is for training on words; leave it out with head=true")
         return self
 
     @property

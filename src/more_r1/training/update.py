@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -19,16 +18,15 @@ from accelerate.utils import gather_object
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from more_r1.models import forest as packed
 from more_r1.models import recursive
-from more_r1.models.forest import Forest
+from more_r1.models.forest import Forest, Sample
 from more_r1.models.lora import without_lora
 from more_r1.models.sampling import Rollout, Sampling, rollout_seed, sample
 from more_r1.models.vision import remembered
 from more_r1.schema import Schema
 from more_r1.training.examples import share
 from more_r1.training.figures import figures, mean, records, sampler_figures
-from more_r1.training.learner import Trainer, TrainingRecipe
+from more_r1.training.learner import Policy, Trainer, TrainingRecipe
 from more_r1.training.objective import Average, Importance, Objective, advantages, importance_weights, k3, token_weights
 from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import RewardWeights, rewards, total
@@ -74,6 +72,8 @@ class UpdateRecipe(TrainingRecipe):
         if self.rollout == "vllm" and (self.sampling.top_p < 1 or self.sampling.temperature < 0.01):
             # Log-probabilities of a nucleus are of another distribution than the policy's: no weight would be left of a text.
             raise ValueError("rollout=vllm needs sampling.top_p=1 and a sampling.temperature of 0.01 or more")
+        if self.forest == "recursive" and self.attention == "flex":
+            raise ValueError("attention=flex is for forest=packed; leave one of the two out")
         return self
 
 
@@ -186,7 +186,7 @@ class GrpoUpdate:
     def _chunk(
         self,
         trainer: Trainer,
-        samples: Sequence[packed.Sample],
+        samples: Sequence[Sample],
         drawn: Sequence[float],
         advantage: Tensor,
         weight: Tensor,
@@ -217,7 +217,7 @@ class GrpoUpdate:
             whole = trainer.backbone.model if model is None else model
             return recursive.scored(whole, forest, recipe.chunk_tokens, temperature=temperature)[0]
         # A policy that is split can be called as a whole only.
-        call = trainer.policy if model is None else partial(packed.scored, model)
+        call = trainer.policy if model is None else Policy(model, recipe.attention)
         found: Tensor = call(forest, temperature=temperature)[0]
         return found
 
@@ -265,7 +265,7 @@ class GrpoUpdate:
         return splits(accelerator) or (self.recipe.forest == "packed" and last)
 
 
-def _cut(groups: Sequence[Sequence[packed.Sample]], most: int | None) -> Iterator[tuple[int, int]]:
+def _cut(groups: Sequence[Sequence[Sample]], most: int | None) -> Iterator[tuple[int, int]]:
     """Runs [first, last) of groups of at most so many tokens; one run if that is None."""
     first = held = 0
     for number, group in enumerate(groups):
