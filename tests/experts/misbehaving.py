@@ -188,6 +188,13 @@ def serving(script: Script, stall: float = 1.0) -> Iterator[Endpoint]:
                     handler.wfile.write(b" ")
                     time.sleep(endpoint.stall / 20)
                 handler.wfile.write(raw)
+            case "drip headers":  # one at a time, and a good answer at last
+                handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                for number in range(40):
+                    handler.wfile.write(f"X-{number}: wait\r\n".encode())
+                    time.sleep(endpoint.stall / 20)
+                raw = json.dumps(completion(good(asked.label))).encode()
+                handler.wfile.write(f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
             case "reset":
                 handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 handler.connection.close()

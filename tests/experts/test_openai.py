@@ -42,13 +42,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BUSY = ("429", "429 seconds", "429 date", "500", "503", "huge500")
-BROKEN = ("stall", "drip", "reset", "truncated", "cut", "html", "huge")
+SLOW = ("stall", "drip", "drip headers")
+BROKEN = (*SLOW, "reset", "truncated", "cut", "html", "huge")
 
 
 @pytest.mark.parametrize("how", BUSY + BROKEN)
 def test_a_failure_of_transport_is_tried_again_within_the_call(data: Path, tmp_path: Path, how: str) -> None:
     with serving(lambda asked: how if asked.count == 1 else "good", stall=0.6) as endpoint:
-        run_annotate(recipe(data, tmp_path / "run", endpoint.url, timeout=0.4 if how in ("stall", "drip") else 10), silent)
+        run_annotate(recipe(data, tmp_path / "run", endpoint.url, timeout=0.4 if how in SLOW else 10), silent)
     assert [one["verdict"] for one in records(tmp_path / "run")] == ["accepted"] * 6
     assert {one["attempt"] for one in records(tmp_path / "run")} == {1}
     assert {one.number: one.count for one in endpoint.asked} == dict.fromkeys(range(6), 2)

@@ -10,7 +10,6 @@ import email.utils
 import math
 import random
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -19,6 +18,7 @@ import httpx2
 import openai
 import tenacity
 
+from more_r1.experts.deadline import hold_to
 from more_r1.experts.keys import scrub
 from more_r1.experts.reply import CONTENT_FILTER, ERROR, Answer, ExpertError, UnreadableError
 from more_r1.experts.settings import OpenAI
@@ -51,14 +51,14 @@ class DeclinedError(Exception):
 
 
 class _OversizedError(openai.OpenAIError):
-    """An answer that is too long, or still comes in after its time."""
+    """An answer that is too long."""
 
 
 class _Bounded(httpx2.SyncByteStream):
-    """A stream of bytes that ends in an error past so many bytes or seconds: what drips in would never time out."""
+    """A stream of bytes that ends in an error past so many."""
 
-    def __init__(self, stream: Any, most: int, seconds: float) -> None:
-        self._stream, self._most, self._end = stream, most, time.monotonic() + seconds
+    def __init__(self, stream: Any, most: int) -> None:
+        self._stream, self._most = stream, most
 
     def __iter__(self) -> Iterator[bytes]:
         size = 0
@@ -66,8 +66,6 @@ class _Bounded(httpx2.SyncByteStream):
             size += len(chunk)
             if size > self._most:
                 raise _OversizedError(f"the answer is longer than {self._most} bytes")
-            if time.monotonic() > self._end:
-                raise _OversizedError("the answer took too long")
             yield chunk
 
     def close(self) -> None:
@@ -75,14 +73,15 @@ class _Bounded(httpx2.SyncByteStream):
 
 
 def open_client(settings: OpenAI, key: str | None, most_bytes: int, seconds: float) -> openai.OpenAI:
-    """A client that never tries again by itself, and whose answers may have so many bytes and take so many seconds."""
+    """A client that never tries again by itself, and whose answers may have so many bytes, each request so many seconds."""
 
     def bound(response: httpx2.Response) -> None:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise _OversizedError("the answer is compressed, which was not asked for")
-        response.stream = _Bounded(response.stream, most_bytes, seconds)
+        response.stream = _Bounded(response.stream, most_bytes)
 
     http = openai.DefaultHttpxClient(event_hooks={"response": [bound]})
+    hold_to(http, seconds)
     return openai.OpenAI(
         api_key=key or "none",
         base_url=settings.base_url,
