@@ -19,7 +19,6 @@ from more_r1.evaluation.evaluate import evaluate
 from more_r1.evaluation.metrics import Metrics, read_records
 from more_r1.evaluation.report import write_report
 from more_r1.experts.annotate import AnnotateRecipe, run_annotate
-from more_r1.experts.self_taught import SelfTaught
 from more_r1.formats import load_documents
 from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
@@ -134,11 +133,6 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
     A run that was killed goes on where it was. `progress` serves the stages that train nothing. Raises what the stages raise.
     """
     if recipe.annotate is not None and not (recipe.sft.out / "result.json").exists():
-        if isinstance(recipe.annotate.expert, SelfTaught) and launched().num_processes > 1:
-            raise RecipeError(
-                "annotate.expert.kind=self_taught trains in one process; run `more-r1 train --until annotate` in one first, "
-                f"then give annotate=null sft.traces={recipe.sft.traces}"
-            )
         if launched().is_main_process:
             with progress("annotating") as tell:
                 figures = run_annotate(recipe.annotate, lambda now: tell(now.done, now.pairs))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stage2
-from halves import Halfway
+from halves import FORM, WORDS, Halfway
 from processes import assert_learned_the_same, finish, joined, kill, launch, log
+
+from more_r1.models.load import save_backbone
+from more_r1.models.tiny import build_tiny
+from more_r1.pipeline import TrainRecipe, train
+from more_r1.training.recipe import RecipeError
 
 
 def test_two_learn_what_one_learns(tmp_path: Path) -> None:
@@ -49,3 +56,34 @@ def test_two_draw_and_learn_what_one_does(halfway: Halfway, tmp_path: Path, fore
     assert 0 in taught and max(taught) > 1
     assert all(abs(event["loss"]) > 1e-4 for event in one if "loss" in event)
     assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))
+
+
+def annotated(settings: dict[str, Any], environment: dict[str, str]) -> None:
+    """The traces of a pipeline alone; why they cannot be written is left beside them."""
+    os.environ.update(environment)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    recipe = TrainRecipe.model_validate(settings)
+    try:
+        train(recipe, lambda _: nullcontext(lambda *_: None), until="annotate")
+    except RecipeError as error:
+        recipe.out.with_suffix(".refused").write_text(str(error))
+        raise SystemExit(1) from error
+
+
+def test_who_teaches_itself_does_so_in_one_process_and_several_go_on_from_there(halfway: Halfway, tmp_path: Path) -> None:
+    save_backbone(build_tiny(WORDS, 0, FORM), tmp_path / "model")
+    expert = {"kind": "self_taught", "rounds": 1, "tries": 1, "max_new_tokens": 4, "model": str(tmp_path / "model")}
+    given = {"out": str(tmp_path / "run"), "data": str(halfway.data), "model": str(tmp_path / "model"), "threads": 1}
+    settings = {**given, "sft": {"share": 0.1}, "difficulty": {}, "grpo": {}, "annotate": {"expert": expert}}
+    several = launch(annotated, 2, settings)
+    several[0].join(120)
+    for process in several:
+        process.kill()  # as the launcher does with the others, once one has failed
+    assert several[0].exitcode == 1
+    assert (tmp_path / "run.refused").read_text().startswith("expert.kind=self_taught trains in one process")
+    joined(launch(annotated, 1, settings))
+    traces = tmp_path / "run" / "annotate" / "traces.jsonl"
+    written = traces.read_bytes()
+    assert written
+    joined(launch(annotated, 2, settings))
+    assert traces.read_bytes() == written

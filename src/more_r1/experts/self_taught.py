@@ -32,7 +32,7 @@ from more_r1.models.sampling import Sampling, rollout_seed, sample
 from more_r1.reasoning.prompt import Prompt, PromptForm
 from more_r1.reasoning.trace import parse_trace
 from more_r1.schema import Schema
-from more_r1.training.examples import Example, draw
+from more_r1.training.examples import Example, draw, launched
 from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.samples import Sample
 from more_r1.training.sft import SftRecipe, run_sft
@@ -88,8 +88,16 @@ def ask_self_taught(
 ) -> None:
     """Settle all that is pending with the calls of the last round; the desk must allow `2 * expert.tries` of them a pair.
 
-    Raises as `teach`.
+    Raises as `teach`, and RecipeError in a run of several processes: it would train in one of them alone.
     """
+    pending = desk.pending()
+    if not pending:
+        return
+    if launched().num_processes > 1:
+        raise RecipeError(
+            "expert.kind=self_taught trains in one process; let one write all traces (`more-r1 annotate`, or `more-r1 train "
+            "--until annotate`), then give this command again"
+        )
 
     def tell(done: int, pairs: int) -> None:
         desk.figures.waiting = f"{done} of {pairs} pairs of a round"
@@ -98,7 +106,7 @@ def ask_self_taught(
     records = teach(expert, samples, data, share, draw_seed, bounds, out, tell)
     calls = {(record.key, record.attempt): record for record in records}
     desk.figures.waiting = ""
-    for first in desk.pending():
+    for first in pending:
         request: Request | None = first
         while request is not None:
             record = calls[request.call]
