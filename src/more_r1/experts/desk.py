@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from more_r1.experts.filter import Bounds, judge_trace
 from more_r1.experts.journal import Call, Journal
 from more_r1.experts.question import known_types
-from more_r1.experts.reply import REFUSAL, Reply
+from more_r1.experts.reply import CONTENT_FILTER, EMPTY, ERROR, REFUSAL, Reply
 from more_r1.formats.fault import quoted
 from more_r1.formats.traces import ACCEPTED, Key, TraceRecord
 from more_r1.schema import Schema
@@ -19,7 +19,7 @@ from more_r1.training.recipe import RecipeError
 from more_r1.training.samples import Sample
 
 # Verdicts that say nothing of the text, so that the expert is asked again as if for the first time.
-_NO_FAULT_OF_THE_TEXT = ("refusal", "content_filter", "empty", "error")
+_NO_FAULT_OF_THE_TEXT = (REFUSAL, CONTENT_FILTER, EMPTY, ERROR)
 _REFUSES = re.compile(
     r"(?i)\W*(unfortunately,? |(but )?as an AI[^,.]{0,40},? |I apologi[sz]e[^.]{0,60}?[,.] (but )?)?"
     r"(I['’]?m (very |really |so )?sorry|sorry\b|I(['’]?m| am) (unable|not able)\b|I (can['’]?t|cannot|can not|won['’]?t)\b)"

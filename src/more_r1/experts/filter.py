@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from more_r1.experts.betrayal import betrayal, words
+from more_r1.formats.traces import ACCEPTED
 from more_r1.reasoning.trace import STEPS, Trace, TraceError, bracketed_types, named_labels, parse_trace
 from more_r1.schema import NONE, Schema
 from more_r1.training.recipe import Recipe
@@ -46,7 +47,7 @@ class Verdict:
     @property
     def accepted(self) -> bool:
         """Whether the completion is fit to be learnt from."""
-        return self.name == "accepted"
+        return self.name == ACCEPTED
 
 
 def judge_trace(completion: str, label: str, types: tuple[str | None, str | None], schema: Schema, bounds: Bounds) -> Verdict:
@@ -75,7 +76,7 @@ def judge_trace(completion: str, label: str, types: tuple[str | None, str | None
         or _judge_words(trace)
         or _judge_length(completion.strip(), schema, bounds)
         or _judge_repetition(trace.steps)
-        or Verdict("accepted")
+        or Verdict(ACCEPTED)
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from more_r1.formats.lines import read_lines
 
-ACCEPTED = "accepted"
+ACCEPTED: Final = "accepted"
 Key = tuple[str, str, tuple[int, int]]
 """What names a pair in files: document, object, span of the entity in tokens."""
 
