@@ -204,7 +204,10 @@ class Log:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that it is complete or absent, whenever the process dies."""
+    """Write a file so that it is complete or absent, whenever the process or the machine dies.
+
+    More than `formats.paths.replacing` promises: what is removed next relies on it, and a kill leaves a name that `Run` knows.
+    """
     part = file.with_name(f".{file.name}.part")
     part.write_text(text, encoding="utf-8")
     sync(part)
