@@ -10,6 +10,7 @@ from PIL import Image
 from more_r1.document import Box, Document, DocumentError, Entity, Object, Pair, Span
 from more_r1.models.load import Backbone
 from more_r1.models.tiny import build_tiny
+from more_r1.models.vllm.prompt import vllm_prompt
 from more_r1.reasoning.prompt import CUT, Picture, Prompt, PromptForm, build_prompt
 from more_r1.schema import Schema
 
@@ -104,10 +105,24 @@ def test_unreadable_pictures_are_named(tiny: Backbone, tmp_path: Path) -> None:
         tiny.encoder.prompt(Prompt(((Picture(broken, None, 56 * 56),),)))
 
 
+def test_vllm_is_shown_the_picture_that_pairs_share_made_once_until_it_is_forgotten(tiny: Backbone) -> None:
+    one = document("1", ("Ann", "wins"))
+    prompts = [build_prompt(one, pair, Schema.more(), PromptForm()) for pair in one.pairs]
+    (whole, crop), (again, _) = (vllm_prompt(tiny.encoder, prompt).pictures for prompt in prompts)
+    assert again is whole
+    for picture, seen in zip(prompts[0].pictures, (whole, crop), strict=True):
+        _, rows, columns = tiny.encoder.pixels(picture)[1].tolist()
+        assert seen.size == (14 * columns, 14 * rows)
+    names = vllm_prompt(tiny.encoder, prompts[0]).names
+    tiny.encoder.forget()
+    fresh = vllm_prompt(tiny.encoder, prompts[0])
+    assert fresh.pictures[0] is not whole and fresh.names == names and len(set(names)) == 2
+
+
 def test_pixels_are_kept_within_bounds(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [Picture(png((56, 56), colour), None, 56 * 56) for colour in ("red", "blue", "green")]
     size = tiny.encoder.pixels(pictures[0])[0].nbytes
-    monkeypatch.setattr("more_r1.models.processor.PIXEL_CACHE_BYTES", 2 * size)
+    monkeypatch.setattr("more_r1.models.kept.MOST_BYTES", 2 * size)
     first = [tiny.encoder.pixels(picture)[0] for picture in pictures]
     assert tiny.encoder.pixels(pictures[2])[0] is first[2]
     again = tiny.encoder.pixels(pictures[0])[0]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from more_r1.document import DocumentError
 from more_r1.models.families.family import Family, Shown
 from more_r1.models.families.qwen import QWEN2_5_VL
+from more_r1.models.kept import Kept
 from more_r1.reasoning.prompt import CUT, Picture, Prompt
-
-# Pixels of pictures seen lately: pairs of a document share its picture, an epoch comes back to all of them.
-PIXEL_CACHE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Encoder:
         self.image_id = family.image_id(processor)
         self.merge = family.merge(processor)
         self.eos_id: int = self.tokenizer.eos_token_id
-        self._pixels: OrderedDict[Picture, Shown] = OrderedDict()
-        self._cached_bytes = 0
+        self._pixels = Kept(self._preprocess, lambda shown: shown[0].nbytes)
+        self._resized = Kept(self._resize, lambda resized: 3 * resized[0].width * resized[0].height)
         # The instruction is the same in every prompt.
         self._ids = lru_cache(maxsize=1024)(self._tokenise)
 
@@ -81,17 +80,14 @@ class Encoder:
 
         Raises DocumentError if the picture cannot be read.
         """
-        found = self._pixels.get(picture)
-        if found is not None:
-            self._pixels.move_to_end(picture)
-            return found
-        found = self._preprocess(picture)
-        self._pixels[picture] = found
-        self._cached_bytes += _kept(picture, found[0])
-        while self._cached_bytes > PIXEL_CACHE_BYTES and len(self._pixels) > 1:
-            first, (pixels, _) = self._pixels.popitem(last=False)
-            self._cached_bytes -= _kept(first, pixels)
-        return found
+        return self._pixels(picture)
+
+    def resized(self, picture: Picture) -> tuple[Image.Image, str]:
+        """The picture in the size in which the processor shows it, and a name for it that no other picture has.
+
+        Raises DocumentError if the picture cannot be read.
+        """
+        return self._resized(picture)
 
     def positions(self, segment: Segment) -> tuple[Tensor, int]:
         """Positions [axes, tokens] of a segment that begins at 0, and how far it moves on what follows."""
@@ -115,15 +111,12 @@ class Encoder:
             raise ValueError(f"{self.family.name}: it is not known how this family gives boxes; have others propose objects")
         if self.family.boxes == "thousandths":
             return 1000, 1000
-        # The grid counts patches: the picture as the model sees it, resized to whole ones.
-        _, rows, columns = self.pixels(picture)[1].tolist()
-        patch: int = self.processor.image_processor.patch_size
-        return columns * patch, rows * patch
+        return self._size(picture)
 
     def forget(self) -> None:
         """Let go of the pictures that are kept for prompts to come; a server would keep those of strangers, files and all."""
-        self._pixels.clear()
-        self._cached_bytes = 0
+        self._pixels.forget()
+        self._resized.forget()
 
     def _preprocess(self, picture: Picture) -> Shown:
         image = picture.load()
@@ -132,6 +125,16 @@ class Encoder:
         except ValueError as error:
             name = "image" if isinstance(picture.source, bytes) else picture.source
             raise DocumentError(f"{name}: cannot be prepared for the model ({error})") from error
+
+    def _resize(self, picture: Picture) -> tuple[Image.Image, str]:
+        image = picture.load().resize(self._size(picture), Image.Resampling.BICUBIC)
+        return image, sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+
+    def _size(self, picture: Picture) -> tuple[int, int]:
+        # The grid counts patches: the picture as the model sees it, resized to whole ones.
+        _, rows, columns = self.pixels(picture)[1].tolist()
+        patch: int = self.processor.image_processor.patch_size
+        return columns * patch, rows * patch
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -148,8 +151,3 @@ class Encoder:
             count = self.family.tokens(self.pixels(next(rest))[1], self.merge) if id == self.image_id else 1
             expanded += [id] * count
         return Segment(tuple(expanded), pictures)
-
-
-def _kept(picture: Picture, pixels: Tensor) -> int:
-    """Bytes: an encoded picture is kept as long as what was made of it, and may be the larger of the two."""
-    return pixels.nbytes + (len(picture.source) if isinstance(picture.source, bytes) else 0)

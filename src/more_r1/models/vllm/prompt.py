@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
 from PIL import Image
 
 from more_r1.models.processor import Encoder
-from more_r1.reasoning.prompt import Picture, Prompt
+from more_r1.reasoning.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,5 @@ def vllm_prompt(encoder: Encoder, prompt: Prompt) -> VllmPrompt:
     """Raises as Encoder.prompt does."""
     ids = tuple(id for segment in encoder.prompt(prompt) for id in segment.ids)
     single = tuple(one for id, run in groupby(ids) for one in ([id] if id == encoder.image_id else run))
-    pictures = tuple(_shown(encoder, picture) for picture in prompt.pictures)
-    names = (sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest() for picture in pictures)
-    return VllmPrompt(ids, single, pictures, tuple(names))
-
-
-def _shown(encoder: Encoder, picture: Picture) -> Image.Image:
-    """The picture at the size in which the processor shows it."""
-    patch: int = encoder.processor.image_processor.patch_size
-    _, rows, columns = encoder.pixels(picture)[1].tolist()
-    return picture.load().resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
+    shown = [encoder.resized(picture) for picture in prompt.pictures]
+    return VllmPrompt(ids, single, tuple(image for image, _ in shown), tuple(name for _, name in shown))
