@@ -19,7 +19,7 @@ import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -178,7 +178,8 @@ def main() -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         each = {
-            seed: {name: {part: asdict(s) for part, s in by.items()} for name, by in run.items()} for seed, run in runs.items()
+            seed: {name: {part: s.model_dump() for part, s in by.items()} for name, by in run.items()}
+            for seed, run in runs.items()
         }
         content = {"documents": options.documents, "mean and deviation": means, "seeds": each}
         options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

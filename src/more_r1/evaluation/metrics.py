@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from more_r1.evaluation.confidence import Confidence
-from more_r1.reasoning.scoring import score
+from more_r1.reasoning.scoring import Scores, score
 from more_r1.schema import NONE
 
 
@@ -50,21 +50,6 @@ class Outcome(BaseModel):
 BUCKETS = tuple(f"{e}, {o}" for e in ("one entity", "several entities") for o in ("one object", "several objects"))
 
 
-class Part(BaseModel):
-    """The benchmark's figures on some of the pairs, as fractions of 1; see `reasoning.scoring.score`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    pairs: int
-    right_positives: int
-    predicted_positives: int
-    gold_positives: int
-
-
 class LabelScores(BaseModel):
     """One label against all others, as fractions of 1; `support` counts its gold pairs."""
 
@@ -77,7 +62,7 @@ class LabelScores(BaseModel):
     predicted: int
 
 
-class Metrics(Part):
+class Metrics(Scores):
     """The benchmark's figures on all pairs, and the same taken apart.
 
     `macro_f1` is the mean F1 of the labels other than `none` that occur, as gold or as prediction. `broken` is the share of
@@ -90,8 +75,8 @@ class Metrics(Part):
     broken: float
     abstained: float = 0.0
     labels: dict[str, LabelScores]
-    buckets: dict[str, Part]
-    hops: dict[int, Part]
+    buckets: dict[str, Scores]
+    hops: dict[int, Scores]
     confidence: Confidence | None = None
     """Where predictions have confidence."""
 
@@ -189,9 +174,8 @@ def _share(flags: Iterable[bool]) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
-def _part(outcomes: list[Outcome]) -> Part:
-    scores = score([outcome.gold for outcome in outcomes], [outcome.predicted for outcome in outcomes])
-    return Part.model_validate(vars(scores))
+def _part(outcomes: list[Outcome]) -> Scores:
+    return score([outcome.gold for outcome in outcomes], [outcome.predicted for outcome in outcomes])
 
 
 def _labels(outcomes: list[Outcome]) -> dict[str, LabelScores]:

@@ -1,17 +1,19 @@
-"""Gold and predicted labels -> the benchmark's four figures; scores -> a probability. Pure Python, for all rooms above."""
+"""Gold and predicted labels -> the benchmark's four figures; scores -> a probability. No torch, for all rooms above."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
 
 from more_r1.schema import NONE
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(BaseModel):
     """The figures of the MORE benchmark as fractions of 1, and the counts that they come from."""
+
+    model_config = ConfigDict(frozen=True)
 
     accuracy: float
     precision: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -72,6 +72,6 @@ def validate(model: Model, schema: Schema, samples: Sequence[Sample], max_new_to
     prompts = [sample.prompt(schema, model.form) for sample in share(samples, launched())]
     completions = generate(model, prompts, max_new_tokens)
     answers = gather_object([read_answer(text, schema, model.form.reasoning) for text in completions])
-    scores = asdict(score([sample.label for sample in samples], answers))
+    scores = score([sample.label for sample in samples], answers).model_dump()
     figures = {name: float(scores[name]) for name in ("f1", "accuracy", "precision", "recall")}
     return figures | {"broken": answers.count(None) / len(answers)}
