@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,78 @@ def test_words_are_marked_by_dragging_and_with_shift(page: WebDriver, sailors: P
     at(page, "#use-text").click()
     until(page, "document.querySelectorAll('.word').length === 11")
     assert marked() == ["Vale", "Rovers", "Club"]
+
+
+def test_edits_are_undone_and_done_again(page: WebDriver, sailors: Path, examples: list[Document]) -> None:
+    def undo(*held: str) -> None:
+        chain = ActionChains(page)
+        for key in (Keys.CONTROL, *held):
+            chain.key_down(key)
+        chain.send_keys("z")
+        for key in (Keys.CONTROL, *held):
+            chain.key_up(key)
+        chain.perform()
+
+    def state() -> list[object]:
+        boxes = [box(page, number) for number in range(len(page.find_elements(By.CSS_SELECTOR, ".box")))]
+        return [boxes, texts(page, ".word.marked"), texts(page, ".relation .what"), texts(page, ".chip"), texts(page, ".word")]
+
+    def enabled() -> list[bool]:
+        return [at(page, f"#{name}").is_enabled() for name in ("undo", "redo")]
+
+    upload(page, sailors, "Sailors rest Ida against Titans")
+    states = [state()]
+
+    def extracted() -> None:
+        extract(page)
+        at(page, "#related .head").click()
+
+    def edited() -> None:
+        at(page, "#edit-text").click()
+        at(page, "#text").send_keys(" today")
+        at(page, "#use-text").click()
+        until(page, "document.querySelectorAll('.word').length === 6")
+
+    left, top, right, bottom = examples[1].objects[2].box.corners
+    for edit in (
+        lambda: drag(page, (left, top), (right, bottom)),
+        lambda: word(page, "Sailors").click(),
+        extracted,
+        lambda: Select(at(page, "select.label")).select_by_value(LABEL),
+        lambda: drag(page, ((left + right) / 2, (top + bottom) / 2), (0.3, 0.3)),
+        edited,
+        lambda: at(page, ".box").send_keys(Keys.ENTER, Keys.ARROW_LEFT),
+        lambda: word(page, "Titans").click(),
+        lambda: at(page, ".box").send_keys(Keys.DELETE),
+    ):
+        edit()
+        states.append(state())
+    assert all(one != before for one, before in pairwise(states))
+    assert "opposed to corrected" in str(states[4]) and "changed since" in str(states[5])
+    for one in reversed(states[:-1]):
+        undo()
+        assert state() == one
+    assert at(page, "#status").text == "Undone." and enabled() == [True, True]
+    for one in states[1:]:
+        undo(Keys.SHIFT)
+        assert state() == one
+    assert at(page, "#status").text == "Done again." and enabled() == [True, False]
+
+    # By the buttons; a new edit leaves nothing to do again, and the focus is never lost.
+    at(page, "#undo").click()
+    assert state() == states[-2] and enabled() == [True, True]
+    word(page, "Ida").click()
+    assert enabled() == [True, False]
+    for _ in range(len(states)):
+        at(page, "#undo").click()
+    # What is undone last is the text, which is there to be written anew; in it the browser undoes.
+    assert texts(page, ".word") == [] and at(page, "#text").get_property("value") == "Sailors rest Ida against Titans"
+    assert enabled() == [False, True] and page.switch_to.active_element == at(page, "#redo")
+    at(page, "#text").send_keys(" x")
+    undo(Keys.SHIFT)
+    assert texts(page, ".word") == [] and enabled() == [False, True]
+    at(page, "#redo").click()
+    assert texts(page, ".word") == states[0][-1]
 
 
 def test_several_documents_are_kept_and_exported_together(page: WebDriver, sailors: Path, saved: Callable[[str], Path]) -> None:

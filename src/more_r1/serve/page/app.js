@@ -14,6 +14,7 @@ import {
   addDocument, changed, onChange, recordOf, removeDocument, removeEntity, removeObject, session, setTokens,
   takeAnswer, takeProposal, words,
 } from "./session.js";
+import { startUndo } from "./undo.js";
 import { startWords } from "./words.js";
 
 const say = (text) => { if (session.current) session.current.said = text; at("status").textContent = text; };
@@ -185,6 +186,7 @@ startBoxes(drawLines, say);
 startWords(say);
 startLines(openPair);
 startRelations();
+startUndo(say);
 startGraph(openPair);
 startExport();
 

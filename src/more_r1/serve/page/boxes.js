@@ -58,6 +58,7 @@ function render(doc) {
     // Small pictures are not blown up without end.
     frame.style.setProperty("--natural", `${Math.max(2.2 * doc.width, 320)}px`);
   }
+  if (drag?.id && !doc.objects.some(({ id }) => id === drag.id)) drag = null; // removed while it was on the move
   const old = new Map(all().map((element) => [element.dataset.id, element]));
   const held = layer.contains(document.activeElement) ? document.activeElement : null;
   const elements = doc.objects.map((object) => old.get(object.id) ?? fresh(object));
@@ -171,7 +172,7 @@ function keys(event) {
     (next?.isConnected ? next : tool).focus();
   } else if (taken && arrow) {
     const [dx, dy] = arrow.map((direction) => STEP * direction);
-    setBox(doc, id, event.shiftKey ? resized(box, "se", dx, dy) : moved(box, dx, dy));
+    setBox(doc, id, event.shiftKey ? resized(box, "se", dx, dy) : moved(box, dx, dy), event.repeat);
   } else {
     const next = neighbour(all(), element, event.key);
     if (!next) return;

@@ -29,7 +29,7 @@ function ownId(name) {
 export function addDocument({ name, image, small, width, height, tokens = [], objects = [], entities = [] }) {
   const doc = {
     id: ownId(name), image, small, width, height, tokens, objects, entities, answers: new Map(), open: new Set(), selected: null,
-    noneOpen: false, draft: tokens.length ? null : "", work: null, problem: "", said: "",
+    noneOpen: false, draft: tokens.length ? null : "", work: null, problem: "", said: "", past: [], future: [],
   };
   session.documents.push(doc);
   session.current = doc;
@@ -57,25 +57,55 @@ export function select(doc, kind, id) {
 
 export const selects = (doc, kind, id) => doc.selected?.kind === kind && doc.selected.id === id;
 
+// -- undoing: an edit puts something new in the place of what it changes and writes into nothing, so that the states before stay
+
+const MOST_STEPS = 200;
+
+const stateOf = ({ tokens, objects, entities, answers }) => ({ tokens, objects, entities, answers });
+
+// Before an edit.
+function remember(doc) {
+  doc.past.push(stateOf(doc));
+  if (doc.past.length > MOST_STEPS) doc.past.shift();
+  doc.future = [];
+}
+
+export const undo = (doc) => travel(doc, doc.past, doc.future);
+export const redo = (doc) => travel(doc, doc.future, doc.past);
+
+function travel(doc, from, to) {
+  const before = stateOf(doc);
+  to.push(before);
+  Object.assign(doc, from.pop());
+  // The text is written where there are no words.
+  if (!doc.tokens.length) doc.draft ??= before.tokens.join(" ");
+  else if (!before.tokens.length) doc.draft = null;
+  if ([before, doc].some(({ answers }) => [...answers.values()].some(({ corrected }) => corrected !== null))) session.unsaved = true;
+  settle(doc);
+}
+
 // -- objects
 
 export function addObject(doc, box) {
   const numbers = doc.objects.map(({ id }) => Number(/^object_(\d+)$/.exec(id)?.[1] ?? 0));
   const id = `object_${Math.max(0, ...numbers) + 1}`;
-  doc.objects.push({ id, box, type: null });
+  remember(doc);
+  doc.objects = [...doc.objects, { id, box, type: null }];
   select(doc, "object", id);
   return id;
 }
 
-// What was found out about the box does not hold elsewhere: its type goes, its answers are marked.
-export function setBox(doc, id, box) {
-  const object = doc.objects.find((each) => each.id === id);
-  Object.assign(object, { box, type: null });
-  for (const answer of doc.answers.values()) if (answer.object === id) answer.stale = true;
+// What was found out about the box does not hold elsewhere: its type goes, its answers are marked. `goesOn`: it is one edit with
+// the last one.
+export function setBox(doc, id, box, goesOn = false) {
+  if (!goesOn) remember(doc);
+  doc.objects = doc.objects.map((each) => (each.id === id ? { ...each, box, type: null } : each));
+  doc.answers = new Map([...doc.answers].map(([key, answer]) => [key, answer.object === id ? { ...answer, stale: true } : answer]));
   changed();
 }
 
 export function removeObject(doc, id) {
+  remember(doc);
   doc.objects = doc.objects.filter((each) => each.id !== id);
   forget(doc, (answer) => answer.object === id);
 }
@@ -88,8 +118,9 @@ export function setTokens(doc, tokens) {
   while (same.before < shortest && old[same.before] === tokens[same.before]) same.before += 1;
   while (same.after < shortest - same.before && old.at(-1 - same.after) === tokens.at(-1 - same.after)) same.after += 1;
   doc.draft = null;
-  doc.tokens = tokens;
   if (same.before === old.length && old.length === tokens.length) return changed();
+  remember(doc);
+  doc.tokens = tokens;
   const shift = tokens.length - old.length, ids = new Map();
   doc.entities = doc.entities.flatMap(({ id, span, type }) => {
     const by = span.end <= same.before ? 0 : span.start >= old.length - same.after ? shift : null;
@@ -113,6 +144,7 @@ export const entityOver = (doc, index) => doc.entities.find(({ span }) => span.s
 
 // Marks words [start, end); entities that it overlaps give way to it.
 export function addEntity(doc, start, end) {
+  remember(doc);
   const entity = entityAt(start, end);
   const gone = new Set(doc.entities.filter(({ span }) => span.start < end && start < span.end).map(({ id }) => id));
   doc.entities = [...doc.entities.filter(({ id }) => !gone.has(id)), entity].sort((a, b) => a.span.start - b.span.start);
@@ -121,12 +153,18 @@ export function addEntity(doc, start, end) {
 }
 
 export function removeEntity(doc, id) {
+  remember(doc);
   doc.entities = doc.entities.filter((each) => each.id !== id);
   forget(doc, (answer) => answer.entity === id);
 }
 
 function forget(doc, which) {
-  for (const [key, answer] of doc.answers) if (which(answer)) doc.answers.delete(key);
+  doc.answers = new Map([...doc.answers].filter(([, answer]) => !which(answer)));
+  settle(doc);
+}
+
+// What is selected may be gone.
+function settle(doc) {
   const { kind, id } = doc.selected ?? {};
   if (kind && !doc[kind === "object" ? "objects" : "entities"].some((each) => each.id === id)) doc.selected = null;
   changed();
@@ -137,22 +175,26 @@ function forget(doc, which) {
 export const unasked = (doc) => doc.objects.length * doc.entities.length - doc.answers.size;
 
 export function takeProposal(doc, { tokens, objects, entities }) {
+  remember(doc);
   Object.assign(doc, { tokens, objects, entities, draft: null });
-  forget(doc, () => false);
+  settle(doc);
 }
 
 // What the person corrected stays corrected, where the pair is the same.
 export function takeAnswer(doc, { document: { tokens, objects, entities }, predictions }) {
-  const before = doc.answers;
-  doc.answers = new Map(predictions.map((answer) => {
+  remember(doc);
+  const before = doc.answers, answers = new Map(predictions.map((answer) => {
     const key = pairKey(answer.object, answer.entity), old = before.get(key);
     return [key, { ...answer, stale: false, corrected: old && !old.stale && old.corrected !== answer.label ? old.corrected : null }];
   }));
-  takeProposal(doc, { tokens, objects, entities });
+  Object.assign(doc, { tokens, objects, entities, answers, draft: null });
+  settle(doc);
 }
 
 export function correct(doc, answer, label) {
-  answer.corrected = label === answer.label ? null : label;
+  remember(doc);
+  const corrected = label === answer.label ? null : label;
+  doc.answers = new Map(doc.answers).set(pairKey(answer.object, answer.entity), { ...answer, corrected });
   session.unsaved = true;
   changed();
 }
