@@ -126,6 +126,7 @@ def provider(answer: Callable[[int, str], dict[str, Any] | int | None]) -> Itera
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # of clients that went away
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
@@ -237,6 +238,16 @@ def test_what_is_no_reply_is_tried_again(data: Path, tmp_path: Path, when: int, 
         state.fault = lambda _: None
         assert run_annotate(settings(data, tmp_path / "on", state.url), silent).accepted == 9
     assert len(state.batches) == 1
+
+
+def test_a_transfer_that_takes_too_long_says_how_long_it_was_given(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_calls, "_SECONDS", 0.2)  # a call has five
+    with provider(right) as state:
+        state.fault = lambda _: time.sleep(1)
+        with pytest.raises(ExpertError, match=r"no answer in 0\.2 seconds; run again"):
+            run_annotate(settings(data, tmp_path / "run", state.url, transport_tries=1), silent)
 
 
 def test_a_failed_request_does_not_make_a_second_batch(data: Path, tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def explain(error: openai.OpenAIError | UnreadableError, settings: OpenAI, key: 
         raise FailedError(scrub(str(error), key), paid=True) from None
     if isinstance(error, openai.APITimeoutError):
         paid = not isinstance(error.__cause__, httpx2.ConnectTimeout | httpx2.PoolTimeout)
-        raise FailedError(f"no answer in {settings.timeout:g} seconds", paid) from None
+        seconds = error.request.extensions["timeout"]["read"]  # the client's: a transfer of a batch has more than a call
+        raise FailedError(f"no answer in {seconds:g} seconds", paid) from None
     if isinstance(error, openai.APIConnectionError):
         paid = not isinstance(error.__cause__, httpx2.ConnectError)
         raise FailedError(f"the connection failed ({type(error.__cause__).__name__})", paid) from None
