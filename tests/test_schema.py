@@ -148,3 +148,34 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for name in ("gone.yaml", "latin.yaml", "."):
         with pytest.raises(SchemaError, match="cannot be read"):
             Schema.load(tmp_path / name)
+
+
+def test_a_schema_that_is_written_reads_back(tmp_path: Path) -> None:
+    own = Schema.parse(
+        """
+relations:
+  /per/org/heads: {meaning: "leads: é, #1 'so'", inverse: /org/per/headed_by, at_most_one: true}
+  /org/per/headed_by: "yes"
+  /per/per/knows: {meaning: knows, symmetric: true}
+"""
+    )
+    for schema in (own, Schema.more()):
+        (tmp_path / "own.yaml").write_text(schema.render(), encoding="utf-8")
+        assert Schema.load(tmp_path / "own.yaml") == schema == Schema.of(schema.plain, "plain")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "fault"),
+    [
+        ("relations: &a {/per/per/friend: x, <<: *a}", "`<<` is not read here; write each label out"),
+        ("relations: {/per/per/friend: {meaning: x, symmetric: *9}}", "symmetric is a list; give true or false"),
+        ("relations: {/per/per/friend: {meaning: x, inverse: *9}}", "inverse is a list; give a label"),
+        ("relations: {? *9 : x, ? *9 : y}", "unhashable key"),
+    ],
+)
+def test_a_small_file_that_means_a_large_one_costs_one_short_line(yaml: str, fault: str) -> None:
+    """A model folder of a stranger may have a schema: ten to the tenth of what the file says once."""
+    tens = "\n".join(f"- &{n} [{', '.join([f'*{n - 1}' if n else 'x'] * 10)}]" for n in range(10))
+    with pytest.raises(SchemaError, match=re.escape(fault)) as caught:
+        Schema.parse(f"tens:\n{tens}\n{yaml}")
+    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)

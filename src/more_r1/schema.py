@@ -84,6 +84,16 @@ class Schema(BaseModel):
         pair = (object_type, entity_type)
         return (*(r.label for r in self.relations if (r.object_type, r.entity_type) == pair), NONE)
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As plain data that `of` reads back."""
+        fields = {r.label: r.model_dump(exclude={"label"}, exclude_defaults=True) for r in self.relations}
+        return {"relations": {label: own["meaning"] if len(own) == 1 else own for label, own in fields.items()}}
+
+    def render(self) -> str:
+        """The YAML file that `load` reads back."""
+        return yaml.safe_dump(self.plain, sort_keys=False, allow_unicode=True, width=10**6)
+
     @classmethod
     def more(cls) -> Schema:
         """The 21 labels of the MORE benchmark, with the ids of its `rel2id.json`."""
@@ -110,6 +120,11 @@ class Schema(BaseModel):
             data = _LabelOnceLoader(text).get_single_data()
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
             raise SchemaError(f"{source}: {' '.join(str(error).split())}") from error
+        return cls.of(data, source)
+
+    @classmethod
+    def of(cls, data: Any, source: str) -> Schema:
+        """As `parse`, from what the YAML text says."""
         entries = data.get("relations") if isinstance(data, dict) else None
         if not isinstance(entries, dict) or not entries:
             raise SchemaError(f"{source}: expected `relations:` with one `label: meaning` a line")
@@ -117,11 +132,20 @@ class Schema(BaseModel):
 
 
 class _LabelOnceLoader(yaml.SafeLoader):
-    """YAML lets a later key replace an earlier one in silence; a label written twice is an error here."""
+    """YAML lets a later key replace an earlier one in silence; a label written twice is an error here.
+
+    So is a merge: nested ones could fill the memory, and a stranger's model folder may have a schema.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("`<<` is not read here; write each label out")
+        super().flatten_mapping(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         # A node tagged !!map may be none; the parent says so.
-        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
             raise yaml.YAMLError(f"{twice!r} is there twice; keep one of them")
@@ -144,10 +168,15 @@ def _relation(label: object, entry: object, source: str) -> Relation:
         raise SchemaError(f"{source}: {label}: give its meaning in one line of text")
     for key in ("symmetric", "at_most_one"):
         if not isinstance(fields.get(key, False), bool):
-            raise SchemaError(f"{source}: {label}: {key} is {fields[key]!r}; give true or false")
+            raise SchemaError(f"{source}: {label}: {key} is {_said(fields[key])}; give true or false")
     if inverse is not None and not isinstance(inverse, str):
-        raise SchemaError(f"{source}: {label}: inverse is {inverse!r}; give a label of this schema")
+        raise SchemaError(f"{source}: {label}: inverse is {_said(inverse)}; give a label of this schema")
     return Relation.model_validate({**fields, "label": label, "meaning": meaning.strip()})
+
+
+def _said(value: object) -> str:
+    """A plain value as it stands, any other by its kind: a few lines of YAML can nest what would fill the memory."""
+    return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 def _with_inverses(relations: Sequence[Relation], source: str) -> tuple[Relation, ...]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from more_r1.document import Box, Document, DocumentError, Entity, Object, Pair, Span
 from more_r1.reasoning.prompt import CUT, Picture, Prompt, PromptForm, build_prompt, plain
-from more_r1.schema import Schema
+from more_r1.schema import Relation, Schema
 
 SCHEMA = Schema.more()
 TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<ANSWER>", "<image>", "<tool_call>", "</tool_call>", "<start_of_turn>"]
@@ -158,3 +158,19 @@ def test_rules_follow_the_meaning() -> None:
         "d: w",
     ]
     assert "".join(f"/per/per/{line}\n" for line in wanted) in asked
+
+
+@given(hostile)
+def test_no_meaning_acts_as_markup(meaning: str) -> None:
+    """A schema may come with a stranger's model."""
+
+    def task(meaning: str) -> str:
+        schema = Schema(relations=(Relation(label="/per/per/friend", meaning=meaning),))
+        return text(build_prompt(document(), document().pairs[0], schema, PromptForm()))
+
+    marks = (*TAGS, *(f"<|{name}|>" for name in TOKENS), CUT)
+    assert [task(meaning).count(mark) for mark in marks] == [task("").count(mark) for mark in marks]
+
+
+def test_the_meanings_of_more_are_as_they_stand() -> None:
+    assert all(plain(relation.meaning) == relation.meaning for relation in SCHEMA.relations)

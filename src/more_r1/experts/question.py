@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from more_r1.reasoning.prompt import Part, Picture, PromptForm, build_prompt
+from more_r1.reasoning.prompt import Part, Picture, PromptForm, build_prompt, plain
 from more_r1.schema import NONE, Schema
 from more_r1.training.samples import Sample
 
@@ -107,7 +107,7 @@ def _gold(sample: Sample) -> str:
 
 
 def _instruction(schema: Schema) -> str:
-    meanings = "\n".join(f"{relation.label}: {relation.meaning}" for relation in schema.relations)
+    meanings = "\n".join(f"{relation.label}: {plain(relation.meaning)}" for relation in schema.relations)
     return (
         "You write model solutions from which a smaller model will learn to reason. The task: a picture was published with a "
         "headline; a crop of the picture shows one object; one entity of the headline is named. How does the object relate to "

@@ -92,7 +92,7 @@ class Prompt:
 
 
 def build_prompt(document: Document, pair: Pair, schema: Schema, form: PromptForm) -> Prompt:
-    """Ask for the relation of one pair. Words of the document cannot pass for tags or special tokens."""
+    """Ask for the relation of one pair. Words of document and schema cannot pass for tags or special tokens."""
     entity = document.entity(pair.entity)
     box = document.object(pair.object).box
     whole = Picture(document.image, None, form.whole_pixels)
@@ -133,7 +133,7 @@ def _instruction(schema: Schema, form: PromptForm) -> str:
     if form.wording == "short":
         what = "Reason in six steps, then answer" if form.reasoning == "steps" else "Answer"
         return f"How does the object in the crop relate to the entity? {what} with one label: {labels}\n"
-    meanings = "\n".join(f"{relation.label}: {relation.meaning}{relation.rules}" for relation in schema.relations)
+    meanings = "\n".join(f"{relation.label}: {plain(relation.meaning)}{relation.rules}" for relation in schema.relations)
     task = (
         "You see a picture that was published with a headline, and a crop of it that shows one object. One entity of the "
         "headline is named. Decide how the object relates to the entity.\n\n"
