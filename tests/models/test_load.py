@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from more_r1.models.load import Backbone, ModelError, load_backbone, save_backbone
+from more_r1.models.load import SCHEMA_FILE, Backbone, ModelError, load_backbone, load_manner, read_schema, save_backbone
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Prompt, PromptForm
+from more_r1.schema import Schema
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,30 @@ def test_the_form_of_a_hub_model_is_read_too(
     assert load_backbone("someone/relations", device="cpu").form == tiny.form
     (stored / "snapshots" / commit / "more_r1.json").unlink()
     assert load_backbone("someone/relations", device="cpu").form == PromptForm()
+
+
+def test_the_relations_that_a_model_was_trained_for_stay_with_it(tiny: Backbone, folder: Path) -> None:
+    assert not (folder / SCHEMA_FILE).exists() and load_backbone(folder, device="cpu").schema == Schema.more()
+    own = Schema.parse("relations: {/per/per/friend: {meaning: is a friend of, symmetric: true}, /per/org/fan: cheers for}")
+    save_backbone(replace(tiny, schema=own), folder)
+    assert load_backbone(folder, device="cpu").schema == own == read_schema(folder)
+    assert read_schema("tiny") == Schema.more()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("relations: {/per/dog/owns: x}", "/per/dog/owns: unknown type 'dog'; the types are"),
+        ("weights: 3", "expected `relations:`"),
+        ("relations: {/per/per/friend: 'x", "found unexpected end of stream"),
+        ("relations:\n" + "".join(f"  /per/per/r{n}: x\n" for n in range(9000)), "larger than any schema"),
+        ("relations: {? " + "/x" * 9000 + " : x}", "malformed label"),
+    ],
+)
+def test_a_bad_schema_in_a_folder_costs_one_clear_line(folder: Path, text: str, says: str) -> None:
+    (folder / SCHEMA_FILE).write_text(text)
+    for load in (load_manner, read_schema):
+        with pytest.raises(ModelError, match=says) as caught:
+            load(folder)
+        assert str(caught.value).startswith(str(folder / SCHEMA_FILE))
+        assert "\n" not in str(caught.value) and len(str(caught.value)) <= 300

@@ -15,6 +15,7 @@ from more_r1.schema import Schema
 
 if TYPE_CHECKING:
     from more_r1.models.classifier import Classifier
+    from more_r1.models.engine import Model
     from more_r1.models.load import Backbone
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="How what is seen relates to what is named.")
@@ -22,14 +23,19 @@ console = Console()
 errors = Console(stderr=True)
 
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or hub name; by default the shipped one")]
-SchemaOption = Annotated[Path | None, typer.Option("--schema", help="Relations of your own, as YAML; by default MORE's")]
+SchemaOption = Annotated[
+    Path | None, typer.Option("--schema", help="Relations of your own (YAML); by default the model's, or MORE's")
+]
 JointOption = Annotated[bool, typer.Option("--joint", help="Read the pairs of a document together, under the schema's rules")]
 ConfidenceOption = Annotated[bool, typer.Option("--confidence", help="Say how probable each label is given the trace")]
 TINY = "tiny"
 
 
-def schema_of(path: Path | None) -> Schema:
-    return Schema.more() if path is None else Schema.load(path)
+def schema_of(path: Path | None, model: Model | None = None) -> Schema:
+    """The relations that are given; else those that the model was trained for, and MORE's where none is asked."""
+    if path is not None:
+        return Schema.load(path)
+    return Schema.more() if model is None else model.schema
 
 
 def load(model: str, threads: int | None) -> Backbone | Classifier:

@@ -83,7 +83,7 @@ def extract(
         raise typer.BadParameter("give a picture with --text, or a folder or file of many")
     if ray is not None and engine != "local":
         raise typer.BadParameter("a Ray cluster computes with --engine local")
-    outs, relations = out or [], schema_of(schema)
+    outs = out or []
     how = {"types": types, "joint": joint, "confidence": confidence, "samples": samples, "min_confidence": min_confidence}
     job = Job(
         source=given,
@@ -91,7 +91,7 @@ def extract(
         limit=limit,
         model=model,
         engine=engine,
-        relations=relations,
+        relations=None if schema is None else schema_of(schema),
         entities=find_entities,
         objects=find_objects,
         options={key: value for key, value in how.items() if value},
@@ -122,7 +122,7 @@ def extract(
             if as_json:
                 print(prediction.model_dump_json(), flush=True)
             else:
-                _show(prediction, relations, asked)
+                _show(prediction, job.relations or asked.schema, asked)
         kept += answers.predictions if outs else []
     if outs:
         write_outputs(lambda: kept, outs, merge)
@@ -168,9 +168,10 @@ def serve(
     from more_r1.extraction.proposers import usual
 
     entities, objects = usual(model)
+    asked = load(model, threads)
     served = create_app(
-        load(model, threads),
-        schema_of(schema),
+        asked,
+        schema_of(schema, asked),
         model=model,
         objects=find_objects or objects,
         entities=find_entities or entities,

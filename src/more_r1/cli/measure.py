@@ -43,7 +43,9 @@ def evaluate(
     documents, how = load_documents(data, split)[:limit], Reading(joint=joint, confidence=confidence)
     asked = load(model, threads)
     with telling("asking") as tell:
-        metrics = run(asked, documents, schema_of(schema), out, max_new_tokens=max_new_tokens, progress=tell, reading=how)
+        metrics = run(
+            asked, documents, schema_of(schema, asked), out, max_new_tokens=max_new_tokens, progress=tell, reading=how
+        )
     console.print(render(metrics))
     console.print(f"{out / 'predictions.jsonl'}, {out / 'metrics.json'}", soft_wrap=True)
 
@@ -65,7 +67,7 @@ def calibrate(
     documents = load_documents(data, split if data.is_dir() else None)[:limit]
     asked = load(model, threads)
     with telling("asking") as tell:
-        fitted = run(asked, documents, schema_of(schema), f"{data} {split}", progress=tell)
+        fitted = run(asked, documents, schema_of(schema, asked), f"{data} {split}", progress=tell)
     file = save_calibration(fitted, model)
     console.print(
         f"{file}: temperature {fitted.temperature:.4f} by {fitted.pairs} pairs; negative log-likelihood "

@@ -55,8 +55,9 @@ def extract(
     min_confidence: float = 0.0,
 ) -> Iterator[Prediction]:
     """The relation of every pair, document by document; a document that names no pairs is asked for all of its objects and
-    entities. The labels are those of `schema`, by default MORE's. Decoding keeps the form by force (models/form.py), so that
-    every answer is a label; with `types` it is one that the types of step 4 allow. `progress` is told how many pairs are done.
+    entities. The labels are those of `schema`, by default those that the model was trained for. Decoding keeps the form by
+    force (models/form.py), so that every answer is a label; with `types` it is one that the types of step 4 allow. `progress`
+    is told how many pairs are done.
 
     With `joint` the pairs of a document are read together under the schema's rules (reasoning/joint.py). With `confidence`
     predictions say how probable their label is given the trace, at the temperature of the model's calibration; below
@@ -71,7 +72,7 @@ def extract(
         if progress is not None:
             progress(done + n)
 
-    for chunk in predict(model, asked, schema or Schema.more(), max_new_tokens, tell, keep_form=True, reading=reading):
+    for chunk in predict(model, asked, schema or model.schema, max_new_tokens, tell, keep_form=True, reading=reading):
         done += len(chunk)
         yield from chunk
 

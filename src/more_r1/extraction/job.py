@@ -15,6 +15,7 @@ from more_r1.extraction.proposers import entity_proposer, object_proposer, propo
 from more_r1.extraction.raw import Source, open_source
 from more_r1.models.classifier import load_model
 from more_r1.models.engine import Model
+from more_r1.models.load import read_schema
 from more_r1.schema import Schema
 
 
@@ -30,7 +31,8 @@ class Job(BaseModel):
     model: str = "tiny"
     engine: Literal["local", "vllm"] = "local"
     """Who computes: this process by PyTorch, or vLLM, see models/vllm/engine.py."""
-    relations: Schema = Field(default_factory=Schema.more)
+    relations: Schema | None = None
+    """None for those that the model was trained for."""
     entities: str | None = None
     """Who proposes entities, see proposers/; None for what is usual with the model."""
     objects: str | None = None
@@ -47,7 +49,8 @@ class Job(BaseModel):
         folder = Path(self.model)
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
         marks = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-        return {**self.model_dump(mode="json"), "records": source.stamp, "model files": marks}
+        relations = (self.relations or read_schema(self.model)).model_dump(mode="json")
+        return {**self.model_dump(mode="json"), "relations": relations, "records": source.stamp, "model files": marks}
 
     def load(self) -> Model:
         """What is asked. Raises ModelError and EngineError."""

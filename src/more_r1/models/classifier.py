@@ -121,6 +121,10 @@ class Classifier:
         return self.backbone.temperature
 
     @property
+    def schema(self) -> Schema:
+        return self.backbone.schema
+
+    @property
     def fingerprint(self) -> str:
         """As `models.load.fingerprint`, of backbone and head."""
         digest = hashlib.sha256(fingerprint(self.backbone).encode())

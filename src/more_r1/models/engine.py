@@ -37,6 +37,11 @@ class Engine(Protocol):
         """Of the model's confidence, as Backbone has it."""
         ...
 
+    @property
+    def schema(self) -> Schema:
+        """The relations that the model was trained for."""
+        ...
+
     def generate(
         self,
         prompts: Sequence[Prompt],

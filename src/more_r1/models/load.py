@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -23,10 +23,14 @@ from more_r1.models.families import family_of
 from more_r1.models.lora import merged
 from more_r1.models.processor import Encoder
 from more_r1.reasoning.prompt import PromptForm
+from more_r1.schema import Schema, SchemaError
 
 FORM_FILE = "more_r1.json"
 CALIBRATION_FILE = "calibration.json"
 HEAD_FILE = "head.safetensors"
+# The relations that the model was trained for, where they are not MORE's.
+SCHEMA_FILE = "more_r1_schema.yaml"
+_MAX_SCHEMA = 100_000
 # The models that come with the package: after both stages, and the base that it began from.
 SHIPPED = ("tiny", "tiny-base")
 # Only the text model attends along a forest; the vision tower stays as it is.
@@ -63,6 +67,8 @@ class Manner:
     temperature: float
     head: str | None
     """The file of its classification head, which answers in place of words; see models/classifier.py."""
+    schema: Schema
+    """The relations that it was trained for; MORE's where its folder names no others."""
 
     def worded(self) -> Self:
         """The same. Raises ModelError for a model with a head."""
@@ -76,13 +82,14 @@ class Manner:
 
 @dataclass
 class Backbone:
-    """A model, what turns prompts into its inputs, the form in which it is to be asked, and the temperature of its confidence
-    (1 where it was not calibrated)."""
+    """A model, what turns prompts into its inputs, the form in which it is to be asked, the temperature of its confidence
+    (1 where it was not calibrated), and the relations that it was trained for."""
 
     model: Any
     encoder: Encoder
     form: PromptForm
     temperature: float = 1.0
+    schema: Schema = field(default_factory=Schema.more)
 
 
 def load_backbone(
@@ -113,15 +120,12 @@ def with_weights(manner: Manner, device: str | torch.device | None = None, dtype
         )
     except Exception as error:
         raise _unusable(manner.name, error) from error
-    return Backbone(model.to(device).eval(), manner.encoder, manner.form, manner.temperature)
+    return Backbone(model.to(device).eval(), manner.encoder, manner.form, manner.temperature, manner.schema)
 
 
 def load_manner(name_or_dir: str | Path) -> Manner:
     """As `load_backbone`, without the weights. Raises ModelError."""
-    name = folder_of(name_or_dir)
-    local = Path(name).exists() or Path(name).is_absolute() or name.count("/") > 1  # a hub name is OWNER/NAME
-    if local and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name}: no model folder (it has no config.json)")
+    name = _located(name_or_dir)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         try:
@@ -129,16 +133,14 @@ def load_manner(name_or_dir: str | Path) -> Manner:
         except ValueError as error:
             raise ModelError(f"{name}: {error}") from error
         encoder = Encoder(family.load(name), family)
-        # From the hub, too.
-        form, calibration, head = (
-            cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-            for file in (FORM_FILE, CALIBRATION_FILE, HEAD_FILE)
+        form, calibration, head, schema = (
+            _beside(name, file) for file in (FORM_FILE, CALIBRATION_FILE, HEAD_FILE, SCHEMA_FILE)
         )
     except ModelError:
         raise
     except Exception as error:
         raise _unusable(name, error) from error
-    return Manner(name, config, encoder, _read_form(form), _read_temperature(calibration), head)
+    return Manner(name, config, encoder, _read_form(form), _read_temperature(calibration), head, _read_schema(schema))
 
 
 def read_form(name_or_dir: str | Path) -> PromptForm:
@@ -148,6 +150,22 @@ def read_form(name_or_dir: str | Path) -> PromptForm:
         raise ModelError(f"{folder}: no model folder (it has no config.json)")
     file = folder / FORM_FILE
     return _read_form(str(file) if file.is_file() else None)
+
+
+def read_schema(name_or_dir: str | Path) -> Schema:
+    """The relations that a model was trained for, without reading its weights. Raises ModelError."""
+    name = _located(name_or_dir)
+    try:
+        file = _beside(name, SCHEMA_FILE)
+    except Exception as error:
+        raise _unusable(name, error) from error
+    return _read_schema(file)
+
+
+def write_schema(schema: Schema, folder: Path) -> None:
+    """Write it beside the weights, where it is not MORE's."""
+    if schema != Schema.more():
+        (folder / SCHEMA_FILE).write_text(schema.render(), encoding="utf-8")
 
 
 def save_calibration(calibration: Calibration, name_or_dir: str | Path) -> Path:
@@ -166,7 +184,7 @@ def save_backbone(
     dtype: torch.dtype | None = None,
     also: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write weights (safetensors, in `dtype` if given), processor and prompt form; the folder is complete or absent.
+    """Write weights (safetensors, in `dtype` if given), processor, prompt form and schema; the folder is complete or absent.
 
     Adapters are merged into the weights. `also` writes what else belongs into the folder. An older one of that name is
     replaced, its calibration with it.
@@ -185,6 +203,7 @@ def save_backbone(
             model.config.dtype = stored
         backbone.encoder.processor.save_pretrained(partial)
         (partial / FORM_FILE).write_text(json.dumps(backbone.form.model_dump(), indent=2) + "\n", encoding="utf-8")
+        write_schema(backbone.schema, partial)
         if also is not None:
             also(partial)
         # mkdtemp and safetensors make private what others may read.
@@ -221,6 +240,21 @@ def folder_of(name_or_dir: str | Path) -> str:
     return name
 
 
+def _located(name_or_dir: str | Path) -> str:
+    """A model's folder, or its name on the hub. Raises ModelError for a folder that is no model's."""
+    name = folder_of(name_or_dir)
+    local = Path(name).exists() or Path(name).is_absolute() or name.count("/") > 1  # a hub name is OWNER/NAME
+    if local and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"{name}: no model folder (it has no config.json)")
+    return name
+
+
+def _beside(name: str, file: str) -> str | None:
+    """A file beside the weights, from the hub, too; None where there is none."""
+    found: str | None = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    return found
+
+
 def _read_temperature(file: str | None) -> float:
     if file is None:
         return 1.0
@@ -238,3 +272,14 @@ def _read_form(file: str | None) -> PromptForm:
         return PromptForm.model_validate_json(Path(file).read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise ModelError(f"{file}: not a prompt form ({' '.join(str(error).split())[:300]})") from error
+
+
+def _read_schema(file: str | None) -> Schema:
+    if file is None:
+        return Schema.more()
+    try:
+        if Path(file).stat().st_size > _MAX_SCHEMA:
+            raise SchemaError(f"{file}: larger than any schema; put the right one there")
+        return Schema.load(file)
+    except (SchemaError, OSError) as error:
+        raise ModelError(" ".join(str(error).split())[:300]) from error

@@ -53,6 +53,7 @@ class Vllm:
         """`stops`: the tokens that end a completion."""
         self.llm, self.room, self.close = started.llm, started.room, started.close
         self.encoder, self.form, self.temperature = manner.encoder, manner.form, manner.temperature
+        self.schema = manner.schema
         self._stops = stops
         self._banned = dict.fromkeys(picture_ids(manner.config), -100.0)
 
