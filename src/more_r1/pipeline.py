@@ -9,7 +9,7 @@ import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -19,7 +19,6 @@ from more_r1.evaluation.evaluate import evaluate
 from more_r1.evaluation.metrics import Metrics, read_records
 from more_r1.evaluation.report import write_report
 from more_r1.experts.annotate import AnnotateRecipe, run_annotate
-from more_r1.formats import load_documents
 from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
 from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
@@ -30,7 +29,8 @@ from more_r1.training.plan.recipe import Assumed
 from more_r1.training.plan.shape import read_shape
 from more_r1.training.plan.stages import Costed, cost
 from more_r1.training.plan.train import Counts, assumed_counts, stages_of
-from more_r1.training.recipe import Recipe, RecipeError
+from more_r1.training.recipe import GivenSchema, Recipe, RecipeError
+from more_r1.training.samples import read_documents
 from more_r1.training.sft import SftRecipe, run_sft
 
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -48,6 +48,8 @@ class TrainRecipe(Recipe):
     """What stage 1 begins from."""
     data: Path
     """A directory in the MORE layout."""
+    relations: GivenSchema = Field(default_factory=Schema.more, alias="schema")
+    """The labels of the data: a YAML file (`schema: my.yaml`); by default MORE's."""
     seed: int = 0
     threads: int | None = Field(default=None, ge=1)
     annotate: AnnotateRecipe | None = None
@@ -66,7 +68,7 @@ class TrainRecipe(Recipe):
         if not isinstance(given, dict) or not {"out", "model", "data"} <= given.keys():
             return given  # pydantic says what is missing
         out = Path(str(given["out"]))
-        common = {key: given[key] for key in ("data", "seed", "threads") if key in given}
+        common = {key: given[key] for key in ("data", "schema", "seed", "threads") if key in given}
         sections = {name: given.get(name) or {} for name in ("sft", "difficulty", "grpo")}
         if not all(isinstance(section, dict) for section in (*sections.values(), given.get("annotate") or {})):
             return given
@@ -85,9 +87,16 @@ class TrainRecipe(Recipe):
         before["grpo"] |= {key: value for key, value in drawn.items() if key != "share"}
         stages = {name: {"out": out / name, **common, **before[name], **section} for name, section in sections.items()}
         if isinstance(expert := given.get("annotate"), dict):
-            same = {key: value for key, value in drawn.items() if key != "max_new_tokens"}
-            stages["annotate"] = {"out": out / "annotate", "data": given["data"], **same, **expert}
+            same = {key: value for key, value in (drawn | common).items() if key in ("data", "schema", "share", "draw_seed")}
+            stages["annotate"] = {"out": out / "annotate", **same, **expert}
         return {**given, **stages}
+
+    @model_validator(mode="after")
+    def _one_schema(self) -> Self:
+        for name in ("annotate", "sft", "difficulty", "grpo"):
+            if (stage := getattr(self, name)) is not None and stage.relations != self.relations:
+                raise ValueError(f"{name}.schema is not that of the recipe; give schema once, at its top")
+        return self
 
 
 def _answered(out: Path, documents: Sequence[Document]) -> bool:
@@ -156,13 +165,14 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
         return None
     out = recipe.grpo.out
     if launched().is_main_process:
-        documents = load_documents(recipe.data, recipe.test)
+        documents = read_documents(recipe.data, recipe.test, recipe.relations)
         if not _answered(out, documents):
             if recipe.threads is not None:
                 torch.set_num_threads(recipe.threads)
             backbone = load_backbone(learned.model)
             with progress("evaluating") as tell:
-                evaluate(backbone, documents, Schema.more(), out, max_new_tokens=recipe.grpo.max_new_tokens, progress=tell)
+                most = recipe.grpo.max_new_tokens
+                evaluate(backbone, documents, recipe.relations, out, max_new_tokens=most, progress=tell)
         write_report(out)
     launched().wait_for_everyone()
     return out / "report.html", Metrics.model_validate_json((out / "metrics.json").read_text(encoding="utf-8"))

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from more_r1.cli.app import SchemaOption, app, console, progress_bar, schema_of, telling
-from more_r1.schema import Schema
 
 data = typer.Typer(no_args_is_help=True, help="Make, check and convert data.")
 app.add_typer(data, name="data")
@@ -52,6 +51,7 @@ def data_convert(
     source: Annotated[Path, typer.Argument(help="MORE folder, .jsonl or .parquet")],
     target: Annotated[Path, typer.Argument(help=".jsonl, .parquet or a MORE folder to be")],
     split: Annotated[str | None, typer.Option(help="Split to read, and to write into a MORE folder")] = None,
+    schema: SchemaOption = None,
 ) -> None:
     """Write documents in another format."""
     from more_r1.formats import load_documents
@@ -65,7 +65,7 @@ def data_convert(
     elif target.suffix == ".parquet":
         write_parquet(documents, target)
     else:
-        write_more({split or "train": documents}, target, Schema.more())
+        write_more({split or "train": documents}, target, schema_of(schema))
     console.print(f"{target}: {len(documents)} documents", soft_wrap=True)
 
 

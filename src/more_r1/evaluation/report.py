@@ -18,6 +18,7 @@ from more_r1.evaluation.metrics import Metrics, Outcome, PredictionError, measur
 from more_r1.evaluation.pool import read_pool
 from more_r1.evaluation.published import PUBLISHED
 from more_r1.evaluation.samples import samples
+from more_r1.evaluation.settings import relations
 from more_r1.evaluation.traces import count_traces, read_pairs, trace_data
 from more_r1.formats.paths import replacing
 from more_r1.reasoning.prediction import Prediction
@@ -41,9 +42,9 @@ def write_report(run: str | Path, browse: int = 300) -> Path:
     predictions = _predictions(run / "predictions.jsonl")
     metrics = _metrics(run / "metrics.json", predictions)
     events, broken_lines = read_log(run / "log.jsonl") if (run / "log.jsonl").is_file() else ([], 0)
-    completions, unread_completions = samples(events)
     file = run / "recipe.yaml"
     recipe = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    completions, unread_completions = samples(events, relations(recipe))
     chosen = choose(predictions, browse)
     file = run / "traces.jsonl"
     traced = read_pairs(file) if file.is_file() else None

@@ -46,8 +46,11 @@ class Shown:
     left_out: int
 
 
-def samples(events: Iterable[dict[str, Any]]) -> tuple[list[Shown], int]:
-    """At most `SHOWN` samples, the first and the last among them, by step; and how many events had one that cannot be read."""
+def samples(events: Iterable[dict[str, Any]], schema: Schema | None = None) -> tuple[list[Shown], int]:
+    """At most `SHOWN` samples, the first and the last among them, by step; and how many events had one that cannot be read.
+
+    The run's labels are those of `schema`, by default MORE's.
+    """
     found: dict[float, _Logged] = {}
     unread = 0
     for event in events:
@@ -67,10 +70,10 @@ def samples(events: Iterable[dict[str, Any]]) -> tuple[list[Shown], int]:
     reasons = any("<think>" in logged.completion for logged in found.values())
     count = min(SHOWN, len(steps))
     chosen = [steps[round(place * (len(steps) - 1) / max(count - 1, 1))] for place in range(count)]
-    return [_shown(step, found[step], reasons) for step in chosen], unread
+    return [_shown(step, found[step], schema or Schema.more(), reasons) for step in chosen], unread
 
 
-def _shown(step: float, logged: _Logged, reasons: bool) -> Shown:
+def _shown(step: float, logged: _Logged, schema: Schema, reasons: bool) -> Shown:
     first, last = logged.span
     text = logged.completion[:MOST_CHARACTERS]
     return Shown(
@@ -79,7 +82,7 @@ def _shown(step: float, logged: _Logged, reasons: bool) -> Shown:
         object=logged.object,
         words=f"word {last}" if last == first + 1 else f"words {first + 1} to {last}",
         gold=logged.gold,
-        answer=read_answer(logged.completion, Schema.more(), "steps" if reasons else "none"),
+        answer=read_answer(logged.completion, schema, "steps" if reasons else "none"),
         reward=short(logged.reward),
         parts=tuple(part.strip() for part in _PART.split(text) if part.strip()),
         left_out=len(logged.completion) - len(text),

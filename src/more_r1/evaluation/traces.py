@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from more_r1.document import Document
 from more_r1.evaluation.gallery import corners, pick, picture
-from more_r1.evaluation.settings import setting
+from more_r1.evaluation.settings import relations, setting
 from more_r1.formats import FormatError, load_documents
 from more_r1.formats.traces import Key, TraceRecord, read_traces
 from more_r1.reasoning.trace import Trace, TraceError, parse_trace
@@ -122,6 +122,7 @@ def trace_data(pairs: Sequence[TracedPair], limit: int, recipe: str | None, run:
 
     Pictures, headlines and boxes are those of the data that the recipe names; without it, the traces stand alone.
     """
+    schema = relations(recipe)
     chosen = pick([(pair, pair.key[0], pair.outcome == "accepted", pair.label) for pair in pairs], limit)
     documents, why = _documents(recipe, {pair.key[0] for pair in chosen})
     places: dict[str, int] = {}
@@ -142,7 +143,7 @@ def trace_data(pairs: Sequence[TracedPair], limit: int, recipe: str | None, run:
                 "gold": pair.label,
                 "corners": None if box is None else corners((box.cx, box.cy, box.w, box.h)),
                 "outcome": pair.outcome,
-                "calls": [_call(call) for call in pair.calls[-MOST_CALLS:]],
+                "calls": [_call(call, schema) for call in pair.calls[-MOST_CALLS:]],
                 "calls_left_out": max(len(pair.calls) - MOST_CALLS, 0),
             }
         )
@@ -187,9 +188,9 @@ def _shown(id: str, document: Document | None, why: str, run: Path) -> dict[str,
     return {"id": id, "tokens": document.tokens, **picture(image, run)}
 
 
-def _call(call: TraceRecord) -> dict[str, Any]:
+def _call(call: TraceRecord, schema: Schema) -> dict[str, Any]:
     try:
-        trace: Trace | None = parse_trace(call.completion, Schema.more())
+        trace: Trace | None = parse_trace(call.completion, schema)
     except TraceError:
         trace = None
     text = call.completion[:MOST_CHARACTERS]

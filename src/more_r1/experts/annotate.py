@@ -24,7 +24,7 @@ from more_r1.experts.self_taught import SelfTaught, ask_self_taught
 from more_r1.experts.settings import OpenAI
 from more_r1.schema import Schema
 from more_r1.training.examples import draw
-from more_r1.training.recipe import Recipe, RecipeError
+from more_r1.training.recipe import GivenSchema, Recipe, RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples
 
@@ -53,6 +53,8 @@ class AnnotateRecipe(Recipe):
     """The folder of traces.jsonl."""
     data: Path
     """A directory in the MORE layout; its train split is drawn from."""
+    relations: GivenSchema = Field(default_factory=Schema.more, alias="schema")
+    """The labels of the data: a YAML file (`schema: my.yaml`); by default MORE's."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Share of the training pairs that is drawn from every class: with stage 1's `share` and `draw_seed`, its pairs."""
     draw_seed: int = 0
@@ -70,6 +72,24 @@ class AnnotateRecipe(Recipe):
         if isinstance(given, Mapping):
             refuse_keys(given)
         return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_on(cls, given: Any) -> Any:
+        """Who teaches itself learns the same relations."""
+        expert = given.get("expert") if isinstance(given, dict) else None
+        if not isinstance(expert, dict) or expert.get("kind") != "self_taught":
+            return given
+        sft = expert.get("sft") or {}
+        if not isinstance(sft, dict):
+            return given  # pydantic says what is wrong
+        return {**given, "expert": {**expert, "sft": {"schema": given.get("schema"), **sft}}}
+
+    @model_validator(mode="after")
+    def _one_schema(self) -> Self:
+        if isinstance(self.expert, SelfTaught) and self.expert.sft.relations != self.relations:
+            raise ValueError("expert.sft.schema is not that of the recipe; give schema once, beside data")
+        return self
 
     @model_validator(mode="after")
     def _priced(self) -> Self:
@@ -108,7 +128,7 @@ def run_annotate(recipe: AnnotateRecipe, tell: Callable[[Figures], None]) -> Fig
                 tries = 2 * recipe.expert.tries  # without the gold, and with it
             case OpenAI():
                 tries = recipe.tries
-        desk = Desk(samples, journal, Schema.more(), recipe.bounds, tries, tell)
+        desk = Desk(samples, journal, recipe.relations, recipe.bounds, tries, tell)
         match recipe.expert:
             case Oracle():
                 ask_oracle(recipe.expert, recipe.data, desk)
@@ -132,15 +152,14 @@ def run_annotate(recipe: AnnotateRecipe, tell: Callable[[Figures], None]) -> Fig
 
 def drawn(recipe: AnnotateRecipe) -> list[Sample]:
     """The pairs that stage 1 would draw with the same share and seed."""
-    train = read_samples(recipe.data, "train")
+    train = read_samples(recipe.data, "train", recipe.relations)
     return [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]
 
 
 def show(recipe: AnnotateRecipe, count: int) -> list[str]:
     """What an endpoint would be sent about the first drawn pairs, as text to read. RecipeError if the expert is no endpoint."""
     settings = _endpoint(recipe, "show")
-    schema = Schema.more()
-    parts = (ask_parts(one, schema, settings.whole_pixels, settings.crop_pixels) for one in drawn(recipe)[:count])
+    parts = (ask_parts(one, recipe.relations, settings.whole_pixels, settings.crop_pixels) for one in drawn(recipe)[:count])
     return [shown(chat_messages(part, settings.detail)) for part in parts]
 
 
@@ -150,9 +169,9 @@ def plan(recipe: AnnotateRecipe) -> Plan:
     samples = drawn(recipe)
     Run(recipe.asked(), recipe.out)
     if not (recipe.out / TRACES).exists():
-        return plan_calls(settings, Schema.more(), map(Request, samples), recipe.tries, recipe.max_cost, 0.0)
+        return plan_calls(settings, recipe.relations, map(Request, samples), recipe.tries, recipe.max_cost, 0.0)
     with Journal(recipe.out) as journal:
-        desk = Desk(samples, journal, Schema.more(), recipe.bounds, recipe.tries, lambda _: None)
+        desk = Desk(samples, journal, recipe.relations, recipe.bounds, recipe.tries, lambda _: None)
         spent = Budget(settings, recipe.max_cost, journal).spent
         return plan_calls(settings, desk.schema, desk.pending(), recipe.tries, recipe.max_cost, spent)
 

@@ -30,8 +30,6 @@ from more_r1.formats.traces import Key, TraceRecord, read_completions, read_trac
 from more_r1.models.load import fingerprint, load_backbone
 from more_r1.models.sampling import Sampling, rollout_seed, sample
 from more_r1.reasoning.prompt import Prompt, PromptForm
-from more_r1.reasoning.trace import parse_trace
-from more_r1.schema import Schema
 from more_r1.training.examples import Example, draw, launched
 from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.samples import Sample
@@ -155,7 +153,8 @@ def teach(
 
 def with_gold(example: Example, form: PromptForm) -> Example:
     """The same completion to the question that shows its answer."""
-    answer = parse_trace(example.completion, Schema.more()).answer
+    _, _, answer = example.completion.rpartition("<answer>")
+    answer = answer.partition("</answer>")[0].strip()
     return replace(example, prompt=show_gold(example.prompt, answer, form))
 
 
@@ -238,7 +237,7 @@ class _Asker:
             raise RecipeError(f"expert.model={expert.model}: answers without reasoning; set expert.sft.form.reasoning=steps")
         self._weights = fingerprint(self._backbone)
         self._expert, self._number, self._bounds = expert, number, bounds
-        self._schema = Schema.more()
+        self._schema = expert.sft.relations
 
     def ask(self, chunk: Sequence[Sample], told: Mapping[tuple[Key, int], TraceRecord]) -> Iterator[TraceRecord]:
         """A record of every call: all pairs are asked, then again those whose traces were rejected. What an earlier run was

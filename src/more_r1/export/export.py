@@ -6,8 +6,8 @@ training pairs that stage 1 left, with their gold labels for the reward.
     ms-swift      sft.jsonl, rl.jsonl, images/
     verl          sft.parquet, rl.parquet
 
-Each has more_r1.json, too, the form of the prompts: beside the weights of the trained model, it has `more-r1 evaluate` ask as
-they were trained. A file without any row is left out.
+Each has more_r1.json, too, the form of the prompts, and, where the relations are not MORE's, more_r1_schema.yaml: beside the
+weights of the trained model, they have `more-r1 evaluate` ask as it was trained. A file without any row is left out.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from more_r1.export.files import Lines, Rows, write_parquet
 from more_r1.export.forms import COLUMNS, Item, Trainer, row
 from more_r1.formats.fault import quoted
 from more_r1.formats.traces import Key, read_traces
-from more_r1.models.load import FORM_FILE
+from more_r1.models.load import FORM_FILE, write_schema
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 from more_r1.training.examples import draw
-from more_r1.training.recipe import RecipeError, read_yaml
+from more_r1.training.recipe import GivenSchema, RecipeError, read_yaml
 from more_r1.training.samples import Sample, read_samples
 
 
@@ -47,6 +47,7 @@ class _Drawn(BaseModel):
     """What the recipe of a run says of its pairs; the rest of it is the expert's."""
 
     data: Path
+    relations: GivenSchema = Field(default_factory=Schema.more, alias="schema")
     share: float = Field(gt=0, le=1)
     draw_seed: int
 
@@ -64,12 +65,14 @@ def export_run(
     `progress` is told (rows done, rows in all). Raises RecipeError where the run has no accepted trace, where its traces are
     not of its data and where `out` is there already; FormatError and DocumentError for files that cannot be read.
     """
-    form, schema = form or PromptForm(), Schema.more()
+    form = form or PromptForm()
     if form.reasoning == "none":
         raise RecipeError("the model answers without reasoning, and traces are reasoning; give another --model")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"{out}: is there already; give another folder")
-    traces, rest = _pairs(run)
+    drawn = _drawn(run / "recipe.yaml")
+    schema = drawn.relations
+    traces, rest = _pairs(run, drawn)
     parts: dict[str, list[tuple[Sample, str | None]]]
     parts = {"sft": [(sample, text) for sample, text in traces], "rl": [(sample, None) for sample in rest]}
     total, done = sum(map(len, parts.values())), 0
@@ -93,13 +96,13 @@ def export_run(
             else:
                 lines.write(name, rows(pairs))
         (folder / FORM_FILE).write_text(form.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_schema(schema, folder)
         _describe(folder, trainer, [name for name, pairs in parts.items() if pairs])
     return Exported(len(traces), len(rest))
 
 
-def _pairs(run: Path) -> tuple[list[tuple[Sample, str]], list[Sample]]:
+def _pairs(run: Path, drawn: _Drawn) -> tuple[list[tuple[Sample, str]], list[Sample]]:
     """The pairs with accepted traces, and those that stage 1 left, both in the order of the data."""
-    drawn = _drawn(run / "recipe.yaml")
     file = run / "traces.jsonl"
     try:
         accepted = {record.key: record for record in read_traces(file) if record.accepted}
@@ -107,7 +110,7 @@ def _pairs(run: Path) -> tuple[list[tuple[Sample, str]], list[Sample]]:
         raise RecipeError(f"{file}: cannot be read ({error.strerror}); give a folder of `more-r1 annotate`") from error
     if not accepted:
         raise RecipeError(f"{file}: no accepted trace; let `more-r1 annotate` go on, or read `more-r1 report {run}`")
-    samples = read_samples(drawn.data, "train")
+    samples = read_samples(drawn.data, "train", drawn.relations)
     gold: dict[Key, str] = {sample.key: sample.label for sample in samples}
     for key, record in accepted.items():
         if gold.get(key) != record.label:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from more_r1.document import Box, Document
 from more_r1.formats.boxes import write_boxes
-from more_r1.formats.fact import Fact
-from more_r1.formats.fault import Fault, Place, quoted
+from more_r1.formats.fact import Fact, parse_fact
+from more_r1.formats.fault import Fault, FormatError, Place, quoted
 from more_r1.formats.oracle import OracleFact, write_oracle
 from more_r1.formats.paths import path_fault, replacing
-from more_r1.formats.scan import MAX_OBJECTS, SPLIT_NAME, scan
+from more_r1.formats.scan import MAX_OBJECTS, SPLIT_NAME, read_labels, scan, splits
 from more_r1.schema import Schema
 
 
@@ -48,6 +48,21 @@ def read_more(
     return read.documents
 
 
+def refuse_foreign(folder: str | Path, split: str, schema: Schema) -> None:
+    """Raises FormatError for the first line of the split whose relation the schema does not have; lines that are none pass."""
+    path = Path(folder) / "txt" / f"{split}.txt"
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                fact = parse_fact(raw, Place(str(path), number))
+            except FormatError:
+                continue
+            if fact.relation not in schema.labels:
+                what = f"the relation {quoted(fact.relation)} is not in the schema"
+                mend = "give the one that these labels are of as schema=FILE, or mend the line"
+                Place(str(path), number, fact.title).refuse(what, mend)
+
+
 def write_more(documents_by_split: Mapping[str, Sequence[Document]], folder: str | Path, schema: Schema) -> None:
     """Write splits of documents; equal documents give equal bytes.
 
@@ -55,9 +70,13 @@ def write_more(documents_by_split: Mapping[str, Sequence[Document]], folder: str
     the document before the `#`. Types and hops go into the sidecar, if any is known. The layout has no place for entities
     in no pair and for the ids of entities. Raises FormatError, before anything is written, for documents that the layout
     or the authors' loader cannot hold: no pairs, unknown or foreign labels, unsafe ids, unsound boxes, more than 10 objects.
+    So it does for a folder that has another split with other labels than the schema's.
     """
     folder = Path(folder)
     written = {split: _Split(split, documents, schema) for split, documents in documents_by_split.items()}
+    table = folder / "rel2id.json"
+    if any(split not in written for split in splits(folder)) and set(read_labels(table)) != set(schema.labels):
+        Place(str(table)).refuse("the splits that are there have other labels", "give their schema, or another folder")
     for split, content in written.items():
         for img_id, image in content.images.items():
             _write_image(image, folder / "img_org" / split / img_id)
@@ -68,7 +87,7 @@ def write_more(documents_by_split: Mapping[str, Sequence[Document]], folder: str
         else:
             oracle.unlink(missing_ok=True)
     labels = {label: number for number, label in enumerate(schema.labels)}
-    _write_text(json.dumps(labels) + "\n", folder / "rel2id.json")
+    _write_text(json.dumps(labels) + "\n", table)
     # Last, as a split is there once its lines are.
     for split, content in written.items():
         _write_text("".join(fact.render() + "\n" for fact in content.facts), folder / "txt" / f"{split}.txt")
@@ -133,7 +152,10 @@ class _Split:
             entity, object = document.entity(pair.entity), document.object(pair.object)
             span = (entity.span.start, entity.span.end)
             if pair.label not in schema.labels:
-                self.place.refuse(f"the label {quoted(pair.label)} is not in the schema", "give every pair a label of it")
+                self.place.refuse(
+                    f"the label {quoted(pair.label)} is not in the schema",
+                    "give every pair a label of it, or the schema that has it",
+                )
             if (object.id, span) in seen:
                 self.place.refuse(f"object {quoted(object.id)} is twice with tokens {list(span)}", "keep one of the pairs")
             seen.add((object.id, span))

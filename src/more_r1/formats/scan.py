@@ -108,7 +108,7 @@ class _Known:
         self.images = folder / "img_org" / split
         self.pth = folder / f"ent_{split}_dict.pth"
         self.boxes = self._try(lambda: read_boxes(self.pth))
-        self.labels = {"rel2id.json": self._try(lambda: _read_labels(folder / "rel2id.json"))}
+        self.labels = {"rel2id.json": self._try(lambda: read_labels(folder / "rel2id.json"))}
         self.labels["the schema"] = schema.labels if schema else None
         oracle = folder / "oracle" / f"{split}.jsonl"
         facts = self._try(lambda: read_oracle(oracle)) if oracle.is_file() else None
@@ -225,7 +225,8 @@ def _picture_fault(path: Path, decode: bool) -> str | None:
     return None
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The labels of a rel2id.json. Raises FormatError."""
     place = Place(str(path), 1)
     try:
         with path.open(encoding="utf-8") as file:

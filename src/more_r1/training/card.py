@@ -45,6 +45,7 @@ def write_card(folder: Path, recipe: TrainingRecipe, step: int, steps: int, vali
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0)),
         base=base,
         data=told.get("data"),
+        relations=(told.get("schema") or {}).get("relations"),
     )
     with replacing(folder / "README.md") as fresh:
         fresh.write_text(card, encoding="utf-8", newline="\n")

@@ -39,7 +39,7 @@ from more_r1.training.measured import (
     read_figures,
     read_line,
 )
-from more_r1.training.recipe import GivenForm, Recipe, RecipeError
+from more_r1.training.recipe import GivenForm, GivenSchema, Recipe, RecipeError
 from more_r1.training.samples import Sample, read_samples
 
 # Completions that a process makes at a time: enough to fill the machine, few enough to lose little to a kill.
@@ -55,6 +55,8 @@ class DifficultyRecipe(Recipe):
     """The model after stage 1."""
     data: Path
     """A directory in the MORE layout."""
+    relations: GivenSchema = Field(default_factory=Schema.more, alias="schema")
+    """The labels of the data: a YAML file (`schema: my.yaml`); by default MORE's."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Stage 1's share of every class of the training pairs: the others are asked about."""
     draw_seed: int = 0
@@ -83,7 +85,7 @@ def run_difficulty(recipe: DifficultyRecipe, progress: Callable[[int, int], None
     """
     processes = launched()
     console = Console(quiet=not processes.is_main_process)
-    schema, pool = Schema.more(), _pool(recipe)
+    schema, pool = recipe.relations, _pool(recipe)
     disable_progress_bar()  # transformers' own; it would tear ours
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -148,7 +150,7 @@ def measure(
 
 def _pool(recipe: DifficultyRecipe) -> list[Sample]:
     """What stage 1 did not draw; with `limit`, of documents in a random order, the last of them cut; as the files have them."""
-    train = read_samples(recipe.data, "train")
+    train = read_samples(recipe.data, "train", recipe.relations)
     drawn = set(draw([one.label for one in train], recipe.share, recipe.draw_seed))
     pool = [one for index, one in enumerate(train) if index not in drawn]
     if not pool:

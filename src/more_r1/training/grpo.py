@@ -26,7 +26,7 @@ from more_r1.training.examples import launched
 from more_r1.training.learner import Learned, finished, learn
 from more_r1.training.measured import Measured, line, read_difficulty, read_figures, split
 from more_r1.training.mixing import Mixing, order
-from more_r1.training.recipe import GivenForm, RecipeError
+from more_r1.training.recipe import GivenForm, GivenSchema, RecipeError
 from more_r1.training.rewards import rewards
 from more_r1.training.rollouts import elsewhere
 from more_r1.training.run import Run
@@ -44,6 +44,8 @@ class GrpoRecipe(UpdateRecipe):
     """The model after stage 1: where the policy begins, and the reference that it is held to."""
     data: Path
     """A directory in the MORE layout."""
+    relations: GivenSchema = Field(default_factory=Schema.more, alias="schema")
+    """The labels of the data: a YAML file (`schema: my.yaml`); by default MORE's."""
     difficulty: Path
     """The folder of `more-r1 difficulty`: which pairs there are, and which of them the stage-1 model got right."""
     form: GivenForm = PromptForm()
@@ -139,10 +141,10 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     run = Run(recipe, recipe.out)
     if done := finished(run, console):
         return done
-    schema = Schema.more()
+    schema = recipe.relations
     if recipe.mixing.remeasure and any(parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")):
         raise RecipeError("mixing.remeasure asks the model while batches are made, which a model that is split cannot answer")
-    train, valid = read_samples(recipe.data, "train"), read_samples(recipe.data, "valid")
+    train, valid = read_samples(recipe.data, "train", schema), read_samples(recipe.data, "valid", schema)
     measured, figures = read_difficulty(recipe.difficulty), read_figures(recipe.difficulty)
     disable_progress_bar()  # transformers' own; it would tear ours
     backbone = load_backbone(recipe.model)
@@ -151,7 +153,7 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
             f"difficulty={recipe.difficulty}: measured on {figures.model}, which has other weights than model={recipe.model}; "
             "run `more-r1 difficulty` with this model"
         )
-    backbone = replace(backbone, form=recipe.form.over(backbone.form))
+    backbone = replace(backbone, form=recipe.form.over(backbone.form), schema=schema)
     rewards(schema, backbone.form.reasoning, recipe.rewards)  # refuses what does not go together, before anything is written
     save = learning(backbone, recipe.lora, recipe.freeze_vision, recipe.model, recipe.seed)
     reference = frozen_copy(backbone.model) if recipe.beta > 0 and recipe.lora is None else None

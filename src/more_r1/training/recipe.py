@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from more_r1.reasoning.prompt import PromptForm
+from more_r1.schema import Schema
 
 
 class RecipeError(ValueError):
@@ -28,10 +29,30 @@ GivenForm = Annotated[
 """How a recipe says to ask; fields that are not given stay as the model was asked before."""
 
 
+def _schema(given: Any) -> Schema:
+    if given is None:
+        return Schema.more()
+    if isinstance(given, str | Path):
+        return Schema.load(given)
+    return given if isinstance(given, Schema) else Schema.of(given, "the recipe's schema")
+
+
+def _content(schema: Schema) -> dict[str, Any] | None:
+    return None if schema == Schema.more() else schema.plain
+
+
+GivenSchema = Annotated[Schema, BeforeValidator(_schema), PlainSerializer(_content, return_type=dict[str, Any] | None)]
+"""How a recipe says which relations there are, under its key `schema`: by a file, or as the file's content; none is MORE's.
+
+A run's own recipe has the content, so that a run is the same only while that is. Fields are named `relations`, for pydantic has
+something else under the name of the key.
+"""
+
+
 class Recipe(BaseModel):
     """Base of all recipes: frozen, and closed to keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 R = TypeVar("R", bound=Recipe)
@@ -132,6 +153,7 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """All keys of a recipe, dotted, without the numbers of list entries."""
     for name, field in model.model_fields.items():
+        name = field.alias or name
         yield prefix + name
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -95,7 +95,7 @@ class Run:
         mine = self._recipe
         keys = [key for key in {**mine, **theirs} if key not in FREE and mine.get(key) != theirs.get(key)]
         if keys:
-            changes = ", ".join(f"{key}={theirs.get(key)!r} there, {mine.get(key)!r} here" for key in keys)
+            changes = ", ".join(_change(key, theirs.get(key), mine.get(key)) for key in keys)
             raise RecipeError(f"{file}: the run in this folder has another recipe ({changes}); give another out= or delete it")
 
     @property
@@ -164,6 +164,12 @@ class Run:
             return Progress()
         accelerator.load_state(str(complete[-1]))
         return Progress(**json.loads((complete[-1] / "progress.json").read_text(encoding="utf-8")))
+
+
+def _change(key: str, theirs: Any, mine: Any) -> str:
+    if key == "schema":
+        return "schema: not the same relations"  # their content would take pages
+    return f"{key}={theirs!r} there, {mine!r} here"
 
 
 class Log:

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 
 from more_r1.document import Document, Pair
 from more_r1.formats import load_documents
+from more_r1.formats.more import refuse_foreign
 from more_r1.models.engine import Model
 from more_r1.models.generate import generate
 from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt
@@ -51,9 +52,24 @@ class Asked:
     """How often it came before in its epoch."""
 
 
-def read_samples(data: Path, split: str) -> list[Sample]:
-    """All labelled pairs of a split, in the order of the files. Raises RecipeError where there is none."""
+def read_documents(data: Path, split: str, schema: Schema) -> list[Document]:
+    """The documents of a split. Raises FormatError, with file and line, where the schema does not have a label.
+
+    Such a pair is not left out as a faulty one is: where the schema is the wrong one, `none` alone would be left.
+    """
     documents = load_documents(data, split)
+    known = {*schema.labels, None}
+    if any(pair.label not in known for document in documents for pair in document.pairs):
+        refuse_foreign(data, split, schema)
+    return documents
+
+
+def read_samples(data: Path, split: str, schema: Schema | None = None) -> list[Sample]:
+    """All labelled pairs of a split, in the order of the files; labels are those of `schema`, by default MORE's.
+
+    Raises as `read_documents`, and RecipeError where there is no pair.
+    """
+    documents = read_documents(data, split, schema or Schema.more())
     pairs = [(document, pair) for document in documents for pair in document.pairs]
     samples = [Sample(document, pair, pair.label) for document, pair in pairs if pair.label is not None]
     if not samples:

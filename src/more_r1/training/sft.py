@@ -30,7 +30,7 @@ from more_r1.training.classify import classify, with_head
 from more_r1.training.examples import Batch, Epochs, Example, draw, launched
 from more_r1.training.fit import fit
 from more_r1.training.learner import Learned, TrainingRecipe, Update, finished, learn
-from more_r1.training.recipe import GivenForm, RecipeError
+from more_r1.training.recipe import GivenForm, GivenSchema, RecipeError
 from more_r1.training.run import Run
 from more_r1.training.samples import Sample, read_samples, some, validate
 from more_r1.training.schedule import rates, validation_steps
@@ -45,6 +45,8 @@ class SftRecipe(TrainingRecipe):
     """A model folder or hub name."""
     data: Path
     """A directory in the MORE layout."""
+    relations: GivenSchema = Field(default_factory=Schema.more, alias="schema")
+    """The labels of the data: a YAML file (`schema: my.yaml`); by default MORE's."""
     traces: Path | Literal["oracle"] = "oracle"
     """JSONL of `more-r1 annotate`, or any with `img_id`, `object`, `span`, `completion`; of records with a verdict, those that
     are accepted and final. `oracle` is the embedded benchmark's own, DATA/oracle/train.jsonl."""
@@ -96,11 +98,11 @@ def run_sft(recipe: SftRecipe, also: Callable[[Example, PromptForm], Example] | 
     run = Run(recipe, recipe.out)
     if done := finished(run, console):
         return done
-    schema = Schema.more()
-    train, valid = read_samples(recipe.data, "train"), read_samples(recipe.data, "valid")
+    schema = recipe.relations
+    train, valid = read_samples(recipe.data, "train", schema), read_samples(recipe.data, "valid", schema)
     disable_progress_bar()  # transformers' own; it would tear ours
     backbone = load_backbone(recipe.model)
-    backbone = replace(backbone, form=recipe.form.over(backbone.form))
+    backbone = replace(backbone, form=recipe.form.over(backbone.form), schema=schema)
     save = learning(backbone, recipe.lora, recipe.freeze_vision, recipe.model, recipe.seed)
 
     drawn = [train[index] for index in draw([sample.label for sample in train], recipe.share, recipe.draw_seed)]
@@ -147,7 +149,7 @@ def completions(recipe: SftRecipe, samples: Sequence[Sample], form: PromptForm) 
         raise RecipeError(
             f"traces={recipe.trace_file}: cannot be read ({error.strerror}); give a JSONL file of traces"
         ) from error
-    schema = Schema.more()
+    schema = recipe.relations
     usable = {one.key: traces[one.key] for one in samples if read_answer(traces.get(one.key, ""), schema) == one.label}
     if not usable:
         raise RecipeError(f"{recipe.trace_file}: no usable trace for any of the {len(samples)} pairs that were drawn")

@@ -59,9 +59,9 @@ def dry_run(
         Run(stage, stage.out)  # refuses a folder that holds another run
     manner = load_manner(sft.model).worded()
     manner = replace(manner, form=sft.form.over(manner.form))
-    schema = Schema.more()
+    schema = sft.relations
     rewards(schema, manner.form.reasoning, grpo.rewards)
-    splits = {split: read_samples(sft.data, split) for split in dict.fromkeys(("train", "valid", test))}
+    splits = {split: read_samples(sft.data, split, schema) for split in dict.fromkeys(("train", "valid", test))}
     train = splits["train"]
     drawn = [train[index] for index in draw([one.label for one in train], sft.share, sft.draw_seed)]
     pool = len(train) - len(drawn)
