@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from pathlib import Path
 from typing import get_args
@@ -13,13 +14,16 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from real_size import config_folder, small_model
 from typer.testing import CliRunner
 
 from more_r1.cli import app
+from more_r1.document import Box
 from more_r1.formats.traces import read_completions
 from more_r1.pipeline import TrainRecipe, planned, rehearsed
 from more_r1.reasoning.prompt import Prompt
+from more_r1.schema import Schema
 from more_r1.training.examples import Epochs, Example, draw
 from more_r1.training.plan.memory import Sharding
 from more_r1.training.plan.stages import Costed
@@ -215,3 +219,62 @@ def test_a_small_model_runs_the_recipe(name: str, tmp_path: Path) -> None:
     assert json.loads((out / "grpo" / "metrics.json").read_text())["pairs"] > 0
     assert yaml.safe_load((out / "sft" / "recipe.yaml").read_text())["checkpointing"] is True
     assert (out / "grpo" / "report.html").is_file() and (out / "annotate" / "traces.jsonl").is_file()
+
+
+UMRE = FOLDER / "schemas" / "umre.yaml"
+
+
+def test_the_labels_of_umre_are_those_of_its_table() -> None:
+    """In the order of rel2id_umke_partner.json in the repository of REMOTE; what MORE has too means the same."""
+    table = (
+        "none /per/loc/place_of_governance /per/misc/party /per/org/member_of /per/per/self /per/misc/nationality "
+        "/loc/loc/self /per/misc/present_in /per/loc/place_of_residence /org/org/self /misc/misc/self /per/per/opponent "
+        "/per/loc/place_of_birth /per/per/partner /per/org/opposed_to /loc/loc/contain /org/loc/locate_at /per/misc/president "
+        "/misc/loc/held_on /per/org/leader_of /org/org/subsidiary /per/per/relatives /per/misc/awarded /misc/misc/part_of "
+        "/per/misc/race /per/per/alumni /per/misc/religion /org/misc/present_in"
+    )
+    schema = Schema.load(UMRE)
+    assert schema.labels == tuple(table.split())
+    of_more = {relation.label: relation for relation in Schema.more().relations}
+    assert all(relation == of_more.get(relation.label, relation) for relation in schema.relations)
+
+
+def test_what_the_docs_say_of_umre_makes_data_that_can_be_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On files as REMOTE's loader reads them: `pos` of two numbers or of four, boxes by corners in a file of their own."""
+    monkeypatch.chdir(tmp_path)
+    ada, gulls = {"name": "Ada", "pos": [0, 1]}, {"name": "Gulls", "pos": [3, 4]}
+    one, two = ({"name": f"[OBJ{n}]", "pos": [0, 0, 1, 1]} for n in (0, 1))
+    eleventh = {"name": "[OBJ10]", "pos": [0, 0, 1, 1]}
+    ends = [(ada, gulls), (one, two), (one, ada), (gulls, one), (two, ada), (one, ada), (eleventh, ada)]
+    labels = ["/per/org/member_of", "/per/per/partner", "/per/per/self", "/per/org/member_of", "none", "none", "none"]
+    lines = [
+        {"token": ["Ada", "joins", "the", "Gulls"], "h": h, "t": t, "img_id": "a.jpg", "relation": label}
+        for (h, t), label in zip(ends, labels, strict=True)
+    ]
+    lines.append(lines[2] | {"token": ["Ada", "smiles"]})
+    Path("umke_partner").mkdir()
+    for name in ("train_set", "val_set", "test_set"):
+        Path(f"umke_partner/{name}.json").write_text("".join(f"{line}\n" for line in lines))
+    boxes = {f"[OBJ{n}]": [n / 20, 0.25, n / 20 + 0.5, 0.75] for n in range(11)}
+    Path("umke_partner/pos_umke.json").write_text(json.dumps({"a.jpg": boxes}))
+    Path("UMKE_IMG").mkdir()
+    Image.new("RGB", (60, 40)).save("UMKE_IMG/a.jpg")
+    (snippet,) = re.findall(r"```python\n(.*?)```", (FOLDER.parent / "docs" / "recipes.md").read_text(), re.DOTALL)
+    exec(snippet, {})
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 3 and told[0].startswith("train 4 pairs of 2 documents; {")
+    for count in ("'entity entity': 1", "'object object': 1", "'object entity': 5", "'entity object': 1", "pair again': 1"):
+        assert count in told[0]
+    assert "beyond the ten objects of the MORE layout': 1" in told[0]
+    for split in ("train", "valid", "test"):
+        command = ["data", "convert", f"{split}.jsonl", "UMRE", "--split", split, "--schema", str(UMRE)]
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    command = ["data", "check", "UMRE", "--schema", str(UMRE), "--strict"]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    samples = read_samples(Path("UMRE"), "train", Schema.load(UMRE))
+    kept = ["/per/per/self", "/per/org/member_of", "none", "/per/per/self"]
+    assert [sample.label for sample in samples] == kept
+    box = samples[0].document.object("[OBJ1]").box
+    assert box == Box.from_corners(0.05, 0.25, 0.55, 0.75)

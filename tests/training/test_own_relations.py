@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from more_r1.cli import app
 from more_r1.document import Document
 from more_r1.evaluation.report import write_report
-from more_r1.experts.annotate import AnnotateRecipe, run_annotate
+from more_r1.experts.annotate import AnnotateRecipe, plan, run_annotate, show
 from more_r1.experts.question import known_types
 from more_r1.experts.self_taught import SelfTaught
 from more_r1.extraction.extract import extract
@@ -270,6 +270,16 @@ def test_a_schema_is_given_once(own: Path, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="unknown key shema; did you mean schema"):
         load_recipe(file, ["shema=own.yaml"], TrainRecipe)
+
+
+def test_an_expert_is_asked_for_the_labels(own: Path, tmp_path: Path) -> None:
+    expert = {"kind": "openai", "model": "gpt", "key_env": None, "base_url": "http://localhost:1/v1"}
+    given = {"out": tmp_path, "data": own / "data", "schema": own / "own.yaml", "expert": expert}
+    recipe = AnnotateRecipe.model_validate(given)
+    (asked,) = show(recipe, 1)
+    for relation in recipe.relations.relations:
+        assert f"{relation.label}: {relation.meaning}" in asked
+    assert "/per/per/opponent" not in asked and plan(recipe).pairs > 0
 
 
 def test_a_model_teaches_itself_relations_of_ones_own(own: Path, tmp_path: Path) -> None:
