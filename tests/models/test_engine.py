@@ -34,6 +34,7 @@ class Elsewhere:
     def __init__(self, backbone: Backbone, broken: bool = False) -> None:
         self.backbone, self.broken = backbone, broken
         self.encoder, self.form, self.temperature = backbone.encoder, backbone.form, backbone.temperature
+        self.schema = backbone.schema
         self.asked: list[str] = []
 
     def generate(
