@@ -67,7 +67,7 @@ def test_dry_run(name: str, backbones: dict[str, Path], benchmark_dir: Path, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, "umre.yaml"])
 def test_what_a_recipe_is_meant_for_is_enough(name: str, backbones: dict[str, Path]) -> None:
     """Memory as the header says; the paper's settings where they can be had."""
     recipe = load_recipe(FOLDER / name, [f"model={backbones[size_of(name)]}"], TrainRecipe)
@@ -240,7 +240,7 @@ def test_the_labels_of_umre_are_those_of_its_table() -> None:
 
 
 def test_what_the_docs_say_of_umre_makes_data_that_can_be_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    backbones: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On files as REMOTE's loader reads them: `pos` of two numbers or of four, boxes by corners in a file of their own."""
     monkeypatch.chdir(tmp_path)
@@ -278,3 +278,6 @@ def test_what_the_docs_say_of_umre_makes_data_that_can_be_trained_on(
     assert [sample.label for sample in samples] == kept
     box = samples[0].document.object("[OBJ1]").box
     assert box == Box.from_corners(0.05, 0.25, 0.55, 0.75)
+    recipe = ["train", str(FOLDER / "umre.yaml"), f"schema={UMRE}", f"model={backbones['7b']}", "data=UMRE"]
+    done = CliRunner().invoke(app, [*recipe, "annotate.expert.key_env=null", "--dry-run"], catch_exceptions=False)
+    assert done.exit_code == 0 and "train: 4 pairs" in done.output

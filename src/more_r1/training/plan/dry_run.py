@@ -82,7 +82,7 @@ def dry_run(
         taught=len(taught),
         sft_steps=steps,
         pool=pool,
-        hard=round(pool * hard_share),
+        hard=max(round(pool * hard_share), 1),  # of few pairs too, or nothing of stage 2 would be costed
         lengths=mean,
         longest=most,
     )

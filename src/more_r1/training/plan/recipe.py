@@ -99,7 +99,9 @@ class PlanRecipe(Assumed):
 
 def met(share: float, pairs: float) -> float:
     """Mean pairs of a document that are drawn, of the documents of which any is: of its p pairs each is drawn with probability
-    q, so p q / (1 - (1 - q)^p)."""
+    q, so p q / (1 - (1 - q)^p); where none is, 1, to which that goes."""
+    if share <= 0:
+        return 1.0
     return pairs if share >= 1 else pairs * share / (1 - (1 - share) ** pairs)
 
 
