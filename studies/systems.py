@@ -1,4 +1,4 @@
-"""All systems on the embedded benchmark, on the same footing, over seeds, as in the README.
+"""All systems on the embedded benchmark, on the same footing, over seeds, as in docs/results.md.
 
     more-r1 data synth data/embedded
     python studies/systems.py --seeds 0 1 2 --jobs 2                  # 25 % of the pairs: some six hours of one core
