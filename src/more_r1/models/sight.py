@@ -49,12 +49,13 @@ class Sight:
         picture = torch.full((total,), -1)
         for first, last in pictures:
             picture[first:last] = first
-        self.total = total
+        self.total, self.both_ways = total, bool(pictures)
         # Where the token's subtree ends, how many tokens its path has before it, where its picture begins (-1: it has none).
         self.stop, self.depth, self.picture = (each.to(device) for each in (stop, depth, picture))
 
     def sees(self, row: Tensor, column: Tensor, window: int | None) -> Tensor:
         """Whether the tokens `row` see the tokens `column`, of any shapes that go together."""
         seen = (column <= row) & (row < self.stop[column])
-        seen = seen | ((self.picture[row] == self.picture[column]) & (self.picture[row] >= 0))
+        if self.both_ways:  # a compiled mask is no larger than it must be
+            seen = seen | ((self.picture[row] == self.picture[column]) & (self.picture[row] >= 0))
         return seen if window is None else seen & (self.depth[row] - self.depth[column] < window)
