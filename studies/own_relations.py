@@ -6,7 +6,7 @@
 Four of MORE's labels get other names, in the data, in the traces and in a schema. Stage 1 is trained on them by
 `schema: OUT/schema.yaml` with the settings of recipes/tiny-sft.yaml, and its model is asked about the test split without being
 told of any schema. The embedded tokenizer has MORE's labels as one token each; the other names it spells in bytes. Runs are
-resumed, and finished ones are left alone. About 40 minutes of one core.
+resumed, and finished ones are left alone. About half an hour of one core.
 """
 
 from __future__ import annotations
