@@ -101,4 +101,4 @@ def test_the_proposer_reads_them_on_that_scale(both: Both, monkeypatch: pytest.M
 
 
 def test_every_family_is_asked_about() -> None:
-    assert {*TAUGHT, "idefics3", "llava_onevision"} == set(KINDS)
+    assert {*TAUGHT, "idefics3", "llava_onevision", "gemma3"} == set(KINDS)
