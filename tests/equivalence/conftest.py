@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_config import flatten_config
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from more_r1.models.load import Backbone, load_backbone
@@ -36,7 +37,8 @@ TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def stock_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen2.5-VL with grouped queries, windowed vision and untied embeddings, saved by transformers alone."""
+    """A random Qwen2.5-VL with grouped queries, windowed vision and untied embeddings, saved by transformers alone, but for its
+    configuration, which is flat as the hub's is."""
     folder = tmp_path_factory.mktemp("stock")
     tokenizer = build_tokenizer(WORDS)
     ids = tokenizer.convert_tokens_to_ids
@@ -69,6 +71,7 @@ def stock_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.eos_token_id = [ids("<|im_end|>"), ids("<|endoftext|>")]
     model.save_pretrained(folder)
+    flatten_config(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))

@@ -14,6 +14,7 @@ from more_r1.formats import load_documents
 from more_r1.models.load import load_backbone
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
+from more_r1.training.plan.shape import read_shape
 
 RECIPE = """
 epochs: 1
@@ -56,6 +57,11 @@ def test_stock_folder_goes_through_sft_evaluate_and_extract(
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert before.keys() == after.keys() and changed == {name for name in before if ".visual." not in name}
     assert load_backbone(trained / "best").form == PromptForm(wording="short", whole_pixels=12544, crop_pixels=3136)
+
+    # The configuration that came is flat, ours is as transformers writes it now: one and the same model to `plan`, too.
+    configs = [json.loads((one / "config.json").read_text()) for one in (stock_folder, trained / "best")]
+    assert ["text_config" in config for config in configs] == [False, True]
+    assert read_shape(str(stock_folder)) == read_shape(str(trained / "best"))
 
     options = ("--data", benchmark_dir, "--split", "test", "--limit", 2, "--max-new-tokens", 4, "--out", asked)
     run(monkeypatch, "evaluate", "--model", trained / "best", *options)

@@ -20,10 +20,11 @@ from more_r1.training.learner import Trainer
 def with_head(backbone: Backbone, schema: Schema, seed: int) -> Classifier:
     """A fresh head, random by the seed, on a backbone that is asked without reasoning. The language head learns nothing."""
     set_seed(seed)
-    config = backbone.model.config
-    if not config.text_config.tie_word_embeddings:
-        backbone.model.lm_head.requires_grad_(False)
-    head = Head(config.text_config.hidden_size, len(schema.labels)).to(backbone.model.device)
+    model = backbone.model
+    # A configuration says at the top whether the two are one, in the text model's part, or nowhere.
+    if model.lm_head.weight is not model.get_input_embeddings().weight:
+        model.lm_head.requires_grad_(False)
+    head = Head(model.config.text_config.hidden_size, len(schema.labels)).to(model.device)
     return Classifier(backbone, head, schema.labels)
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_families import BUDGET, Both, write_tiny
+from transformers import AutoModelForImageTextToText
 
 from more_r1.formats import load_documents
+from more_r1.models.engine import EngineError
 from more_r1.models.families import FAMILIES
 from more_r1.models.load import ModelError, load_backbone, load_manner
 from more_r1.models.predict import Reading, predict
+from more_r1.models.vllm.rollouts import refuse_tied
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 
@@ -54,6 +58,19 @@ def test_the_family_is_that_of_the_configuration(both: Both) -> None:
     assert manner.encoder.family is FAMILIES[both.kind]
     assert type(both.ours.model) is type(both.stock)
     assert both.ours.encoder.processor.image_processor.__class__.__name__.endswith("Pil")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_it_is_known_whether_the_head_is_the_embedding(kind: str, tied: bool, tmp_path: Path) -> None:
+    write_tiny(kind, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": tied}))
+    manner = load_manner(tmp_path)
+    model = AutoModelForImageTextToText.from_config(manner.config)
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) is tied
+    with pytest.raises(EngineError, match="tied to the embedding") if tied else nullcontext():
+        refuse_tied(manner)
 
 
 def test_documents_are_read(both: Both, benchmark_dir: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hub_config import flatten_config
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -227,6 +228,8 @@ def write_tiny(kind: str, folder: Path) -> None:
             parameter.data += 3
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     model.save_pretrained(folder)
+    if kind in ("qwen2_vl", "qwen2_5_vl"):
+        flatten_config(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
     own = {

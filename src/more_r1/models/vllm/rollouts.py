@@ -204,7 +204,7 @@ def _room_for(lora: Lora) -> int:
 def refuse_tied(manner: Manner) -> None:
     """Raises EngineError for a model whose head is its embedding: on a CPU vLLM (0.32) keeps a copy, which new weights do not
     reach."""
-    if manner.config.get_text_config().tie_word_embeddings:
+    if manner.config.tie_word_embeddings:  # what transformers heeds, whatever the part of the text model says
         raise EngineError(
             f"{manner.name}: on a CPU vLLM does not take new weights of a head that is tied to the embedding; train adapters "
             "(lora), or set rollout=local"
