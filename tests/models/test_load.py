@@ -84,12 +84,6 @@ def spoil_type(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "qwen2"}))
 
 
-def spoil_window(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config["text_config"] |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "layer_types": None}
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 def spoil_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload()))
@@ -123,7 +117,6 @@ def spoil_config(folder: Path) -> None:
     ("spoil", "says"),
     [
         (spoil_type, "a qwen2 model"),
-        (spoil_window, "sliding"),
         (spoil_weights, "cannot be loaded"),
         (spoil_code, "cannot be loaded"),
         (spoil_image_code, "cannot be loaded"),
