@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
 
 from more_r1.formats.paths import replacing
 from more_r1.models.attention import ATTENTION
@@ -111,15 +114,29 @@ def with_weights(manner: Manner, device: str | torch.device | None = None, dtype
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            manner.name,
-            dtype=dtype or "auto",
-            attn_implementation=ATTENTIONS,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        with _unreported():
+            model, read = AutoModelForImageTextToText.from_pretrained(
+                manner.name,
+                dtype=dtype or "auto",
+                attn_implementation=ATTENTIONS,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:
         raise _unusable(manner.name, error) from error
+    # transformers fills them with random numbers. It has left out what it ties, and buffers that are never stored.
+    lacking = sorted(read["missing_keys"] | {name for name, *_ in read["mismatched_keys"]})
+    if lacking:
+        raise ModelError(
+            f"{manner.name}: {len(lacking)} of its tensors are missing or of another size than its config.json says "
+            f"({lacking[0]}); copy or download the folder anew"
+        )
+    if foreign := sorted(read["unexpected_keys"]):
+        # Folders of the hub may hold what no part of the model asks for.
+        told = f"{manner.name}: {len(foreign)} tensors are left out, which its config.json has no place for ({foreign[0]})"
+        logging.getLogger(__name__).warning(told)
     return Backbone(model.to(device).eval(), manner.encoder, manner.form, manner.temperature, manner.schema)
 
 
@@ -225,6 +242,17 @@ def fingerprint(backbone: Backbone) -> str:
         digest.update(name.encode())
         digest.update(weights.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Without what transformers prints of the tensors that it finds and misses."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _unusable(name: str, error: Exception) -> ModelError:

@@ -21,7 +21,7 @@ def with_head(backbone: Backbone, schema: Schema, seed: int) -> Classifier:
     """A fresh head, random by the seed, on a backbone that is asked without reasoning. The language head learns nothing."""
     set_seed(seed)
     model = backbone.model
-    # A configuration says at the top whether the two are one, in the text model's part, or nowhere.
+    # Whether the two are one, a configuration may say at the top, in the part of its text model, or nowhere.
     if model.lm_head.weight is not model.get_input_embeddings().weight:
         model.lm_head.requires_grad_(False)
     head = Head(model.config.text_config.hidden_size, len(schema.labels)).to(model.device)

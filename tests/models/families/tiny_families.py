@@ -208,8 +208,9 @@ class Both:
     stock: Any
 
 
-def write_tiny(kind: str, folder: Path) -> None:
-    """A folder as on the hub; norms and biases are random, too, for a fresh model's do nothing."""
+def write_tiny(kind: str, folder: Path, tied: bool | None = None) -> None:
+    """A folder as on the hub; norms and biases are random, too, for a fresh model's do nothing. `tied`: whether the head is the
+    embedding, where it is not to be as the family has it."""
     build, pictures, chat, special = _KINDS[kind]
     tokenizer = build_tokenizer([*WORDS, *TAGS, *Schema.more().labels])
     tokenizer.add_special_tokens({"additional_special_tokens": special})
@@ -219,6 +220,8 @@ def write_tiny(kind: str, folder: Path) -> None:
     known = tokenizer.convert_tokens_to_ids
     text = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = build({"text": text, "marks": {name: known(token) for name, token in _QWEN.items()}, "all": known})
+    if tied is not None:
+        config.tie_word_embeddings = tied
     torch.manual_seed(1)
     model = AutoModelForImageTextToText.from_config(config)
     for name, parameter in model.named_parameters():
