@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +182,40 @@ def test_a_bad_schema_in_a_folder_costs_one_clear_line(folder: Path, text: str, 
             load(folder)
         assert str(caught.value).startswith(str(folder / SCHEMA_FILE))
         assert "\n" not in str(caught.value) and len(str(caught.value)) <= 300
+
+
+LOOPS = "{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}"
+SAID = "{% for part in messages[0]['content'] %}{{ part['text'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ 1/0 }}", "division by zero"),
+        ("{{ one.two.three }}", "'one' is undefined"),
+        ("{% for %}", "Expected an expression"),
+        ("{{ raise_exception('no users') }}", "no users"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+        ("{% for i in range(10**9) %}{{ i }}{% endfor %}", "Range too big"),
+        ("{% for i in range(10**5) %}{{ i }}{% endfor %}", "488890 characters of a short question"),
+        (LOOPS, "does not end within 0 seconds"),
+        ("a question", "does not say each part of a question once"),
+        (2 * SAID, "does not say each part of a question once"),
+        (SAID, "does not put each picture where it belongs"),
+        (None, "does not have a chat template"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_costs_one_clear_line(
+    folder: Path, template: str | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("more_r1.models.template._SECONDS", 0.4)
+    file = folder / "chat_template.jinja"
+    file.unlink()
+    if template is not None:
+        file.write_text(template)
+    before = sys.gettrace()
+    with pytest.raises(ModelError, match=says) as caught:
+        load_manner(folder)
+    said = str(caught.value)
+    assert said.startswith(f"{folder}: its chat template cannot be used (") and "\n" not in said
+    assert sys.gettrace() is before

@@ -25,6 +25,7 @@ from more_r1.models.attention import ATTENTION
 from more_r1.models.families import family_of
 from more_r1.models.lora import merged
 from more_r1.models.processor import Encoder
+from more_r1.models.template import try_template
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema, SchemaError
 
@@ -150,6 +151,10 @@ def load_manner(name_or_dir: str | Path) -> Manner:
         except ValueError as error:
             raise ModelError(f"{name}: {error}") from error
         encoder = Encoder(family.load(name), family)
+        try:
+            try_template(encoder)
+        except Exception as error:
+            raise ModelError(f"{name}: its chat template cannot be used ({' '.join(str(error).split())[:300]})") from error
         form, calibration, head, schema = (
             _beside(name, file) for file in (FORM_FILE, CALIBRATION_FILE, HEAD_FILE, SCHEMA_FILE)
         )

@@ -46,15 +46,19 @@ class Encoder:
 
         Raises ValueError where text of the prompt holds image tokens of its own; DocumentError for unreadable pictures.
         """
-        message = [{"role": "user", "content": self.family.content(prompt)}]
-        text = self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        pieces = self.family.bordered(text).split(CUT)
+        pieces = self.rendered(prompt)
         if len(pieces) != len(prompt.segments):
             raise ValueError(f"the text of a prompt holds the cut mark {CUT!r}; pass it through more_r1.reasoning.prompt.plain")
         return tuple(
             self._segment(piece, tuple(part for part in parts if isinstance(part, Picture)))
             for piece, parts in zip(pieces, prompt.segments, strict=True)
         )
+
+    def rendered(self, prompt: Prompt) -> list[str]:
+        """The chat template around the prompt, cut at the cut marks; a picture is one image token, and is not read."""
+        message = [{"role": "user", "content": self.family.content(prompt)}]
+        text = self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return self.family.bordered(text).split(CUT)
 
     def completion(self, text: str) -> tuple[int, ...]:
         """The ids of a completion, end of sequence included. Raises ValueError if the text holds image tokens."""
