@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ def test_a_run_leaves_a_card_that_says_how_it_ended(halfway: Halfway) -> None:
     assert f"after step {result['best_step']} of {result['steps']}" in best
     assert f"| f1 | {100 * result['best']['f1']:.2f} |" in best
     assert "no validation chose it" in final and "| f1 |" not in final
-    assert yaml.safe_load(best.split("```yaml\n")[1].split("```")[0]) == yaml.safe_load((run / "recipe.yaml").read_text())
+    kept = yaml.safe_load((run / "recipe.yaml").read_text())
+    told = yaml.safe_load(best.split("```yaml\n")[1].split("```")[0])
+    assert told == kept | {name: Path(kept[name]).name for name in ("model", "data", "out")}
+    assert "began from `base`" in best and str(run.parent) not in best + final, "where it was made is nobody's business"
     assert "base_model" not in head(final), "a folder's name leads nowhere"
     assert head(final)["pipeline_tag"] == "image-text-to-text"
 
@@ -47,3 +51,45 @@ def test_only_a_name_of_the_hub_gets_into_the_head(tmp_path: Path, model: str) -
 def test_text_that_looks_like_a_fence_stays_inside(tmp_path: Path) -> None:
     write_card(tmp_path, recipe(data="x````y"), 1, 2, None)
     assert "`````yaml\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """The model of a run that began from a model of the hub."""
+    folder = tmp_path / "me" / "sft" / "best"
+    folder.mkdir(parents=True)
+    (folder.parent / "recipe.yaml").write_text("model: Qwen/Qwen2.5-VL-7B-Instruct\n")
+    write_card(folder, recipe(), 1, 2, {"f1": 0.5})
+    return folder
+
+
+def card_after(model: Path) -> str:
+    """Of a second run, from this model."""
+    folder = model.parents[1] / "grpo" / "best"
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {name: model.parents[1] / name for name in ("data", "out", "traces")}
+    write_card(folder, recipe(model=str(model), **there), 1, 2, {"f1": 0.5})
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_second_stage_names_the_model_that_the_first_began_from(first: Path) -> None:
+    card = card_after(first)
+    assert head(card)["base_model"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert "began from `Qwen/Qwen2.5-VL-7B-Instruct` and are under its licence" in card
+    assert "model: sft, best\ndata: data\n" in card and str(first.parents[1]) not in card
+
+
+def test_so_it_does_from_a_copy_of_the_folder_alone(first: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(first, tmp_path / "me" / "there" / "stage1")
+    assert head(card_after(moved))["base_model"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    card = (moved / "README.md").read_text(encoding="utf-8")
+    # A card that others wrote tells of their model, which is the one that this began from.
+    for other in (card.replace("more-r1, ", ""), "no card", card.replace("tags:", "tags: ["), "---\n[]\n---\n"):
+        (moved / "README.md").write_text(other, encoding="utf-8")
+        after = card_after(moved)
+        assert "base_model" not in head(after) and "began from `stage1`" in after
+
+
+def test_runs_that_name_each_other_come_to_an_end(first: Path) -> None:
+    (first.parent / "recipe.yaml").write_text(f"model: {first}\n")
+    assert "began from `sft, best`" in card_after(first)
