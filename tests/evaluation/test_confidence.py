@@ -124,7 +124,7 @@ def test_a_model_is_calibrated_beside_its_weights(random_tiny_dir: Path, benchma
     # Evaluation measures with it: random weights break the form, so that nothing has confidence.
     metrics = evaluate(mended, documents[:1], MORE, tmp_path / "out", max_new_tokens=4, reading=Reading(confidence=True))
     assert metrics.confidence is None
-    with pytest.raises(EvaluationError, match="no pair with a label of the schema"):
+    with pytest.raises(EvaluationError, match="no labelled pair to calibrate on"):
         calibrate(backbone, [document.model_copy(update={"pairs": ()}) for document in documents], MORE, "valid")
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from command import run
 
 from more_r1.document import Span
 from more_r1.evaluation import evaluate as module
 from more_r1.evaluation.evaluate import EvaluationError, evaluate
 from more_r1.formats import load_documents
+from more_r1.formats.jsonl import write_jsonl
+from more_r1.formats.parquet import write_parquet
 from more_r1.models import predict as predict_module
-from more_r1.models.load import Backbone
+from more_r1.models.load import Backbone, folder_of
 from more_r1.models.predict import PLAIN
-from more_r1.schema import Schema
+from more_r1.schema import NONE, Schema
 
 SCHEMA = Schema.more()
 
@@ -88,3 +92,32 @@ def test_another_question_does_not_go_on_from_old_answers(random_tiny: Backbone,
 def test_no_pairs_is_an_error(random_tiny: Backbone, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="no pair"):
         evaluate(random_tiny, [], SCHEMA, tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "calibrate"])
+@pytest.mark.parametrize("kind", ["folder", "jsonl", "parquet"])
+def test_gold_labels_that_the_schema_lacks_are_refused_before_anything_is_asked(
+    kind: str,
+    verb: str,
+    benchmark_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A figure of 0 would look like the model's."""
+    schema, data, model = tmp_path / "mine.yaml", tmp_path / f"data.{kind}", tmp_path / "tiny"
+    schema.write_text("relations: {/per/per/friend: is a friend of}")
+    shutil.copytree(folder_of("tiny"), model)
+    documents = load_documents(benchmark_dir, "test")
+    label = next(pair.label for document in documents for pair in document.pairs if pair.label != NONE)
+    monkeypatch.setattr(predict_module, "generate", None)  # nobody is asked
+    if kind == "folder":
+        given: tuple[object, ...] = (benchmark_dir, "--split", "test")
+    else:
+        (write_jsonl if kind == "jsonl" else write_parquet)(documents, data)
+        given = (data,)
+    out = ("--out", tmp_path / "out") if verb == "evaluate" else ()
+    assert run(monkeypatch, verb, "--data", *given, "--model", model, "--schema", schema, *out) == 1
+    printed = capsys.readouterr()
+    assert f"the gold label {label!r} is not in the schema; give the schema that these labels are of" in printed.err
+    assert printed.err.count("\n") == 1 and not printed.out and not (tmp_path / "out").exists()

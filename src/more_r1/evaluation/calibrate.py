@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from more_r1.document import Document
 from more_r1.evaluation.confidence import fit_temperature
-from more_r1.evaluation.evaluate import EvaluationError
+from more_r1.evaluation.evaluate import EvaluationError, refuse_foreign
 from more_r1.models.engine import Model
 from more_r1.models.load import Calibration
 from more_r1.models.predict import MAX_NEW_TOKENS, Reading, predict
@@ -25,13 +25,14 @@ def calibrate(
     """Ask for every labelled pair as `extract` does, and fit the temperature on the scores; `data` says what they are.
 
     They must not be those that the model was trained on, where it is surer than elsewhere. `progress` is told (pairs done,
-    pairs in all). Raises EvaluationError where no pair has a label of the schema.
+    pairs in all). Raises EvaluationError where no pair has a label, and where one is none of the schema's.
     """
+    refuse_foreign(documents, schema)
     labels = schema.labels
-    known = [d.model_copy(update={"pairs": tuple(pair for pair in d.pairs if pair.label in labels)}) for d in documents]
+    known = [d.model_copy(update={"pairs": tuple(pair for pair in d.pairs if pair.label is not None)}) for d in documents]
     total = sum(len(document.pairs) for document in known)
     if not total:
-        raise EvaluationError(f"{data}: no pair with a label of the schema to calibrate on")
+        raise EvaluationError(f"{data}: no labelled pair to calibrate on; give documents with gold labels")
     scores: list[tuple[float, ...]] = []
     gold: list[int] = []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from more_r1.document import Document
 from more_r1.evaluation.confidence import measure_confidence
 from more_r1.evaluation.metrics import Metrics, Outcome, measure
+from more_r1.formats.fault import quoted
 from more_r1.formats.paths import replacing
 from more_r1.models.classifier import Classifier
 from more_r1.models.load import Backbone, fingerprint
@@ -37,8 +38,9 @@ def evaluate(
     Pairs without a gold label are predicted but not measured. `reading` says what is done beyond asking: with `confidence`
     that is measured, too. Predictions are kept as they come: an evaluation that was
     killed goes on where it stopped, if weights, questions and documents are the same; else it begins anew. `progress` is
-    told (pairs done, pairs in all). Raises EvaluationError where there is no pair to ask about.
+    told (pairs done, pairs in all). Raises EvaluationError where there is no pair to ask about, and as `refuse_foreign`.
     """
+    refuse_foreign(documents, schema)
     pairs = [(document.id, pair) for document in documents for pair in document.pairs]
     if not pairs:
         raise EvaluationError("no pair to ask about; the documents need objects, entities and pairs")
@@ -68,6 +70,16 @@ def evaluate(
     _replace(out / "metrics.json", metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
     kept.unlink()
     return metrics
+
+
+def refuse_foreign(documents: Sequence[Document], schema: Schema) -> None:
+    """Raises EvaluationError where a gold label is none of the schema's: no answer could be right, and nobody would be told."""
+    known = {*schema.labels, None}
+    for document in documents:
+        for pair in document.pairs:
+            if pair.label not in known:
+                what = f"{quoted(document.id)}: the gold label {quoted(pair.label)} is not in the schema"
+                raise EvaluationError(f"{what}; give the schema that these labels are of (--schema FILE), or mend the document")
 
 
 def _fingerprint(
