@@ -163,6 +163,23 @@ def test_confidence_from_calibration_to_the_page(
     assert "calibration.json: not a calibration" in capsys.readouterr().err
 
 
+def test_a_picture_alone_is_read_with_the_text_beside_it(
+    monkeypatch: pytest.MonkeyPatch, benchmark_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = load_documents(benchmark_dir, "test")[0]
+    photo = tmp_path / "photo.png"
+    assert isinstance(document.image, Path)
+    photo.write_bytes(document.image.read_bytes())
+    assert run(monkeypatch, "extract", photo) == 1
+    assert "photo.png: a picture without its text; give it as --text" in capsys.readouterr().err
+    photo.with_suffix(".txt").write_text(" ".join(document.tokens))
+    assert run(monkeypatch, "extract", photo, "--json") == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records and all(one["document"] == "photo.png" and one["tokens"] == list(document.tokens) for one in records)
+    assert run(monkeypatch, "extract", photo, "--entity", "Maya") == 2
+    assert "give its --text, too" in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
 def test_grpo_of_a_recipe(
     monkeypatch: pytest.MonkeyPatch, halfway: Halfway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

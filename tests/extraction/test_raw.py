@@ -250,3 +250,20 @@ def test_any_bytes_are_records_or_an_error_of_one_line(tmp_path_factory: pytest.
         assert len(list(source.records())) == source.size
     except FormatError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_one_picture_has_its_text_beside_it(name: str, tmp_path: Path) -> None:
+    picture = as_folder(tmp_path / "pictures") / name
+    source = open_source(picture)
+    (record,) = source.records()
+    assert isinstance(record, Document)
+    assert (source.size, record.id, record.tokens) == (1, picture.name, dict(zip(TEXTS, TOKENS, strict=True))[name])
+    picture.with_suffix(".txt").write_text("Maya wins")
+    assert open_source(picture).stamp != source.stamp
+    picture.with_suffix(".txt").write_bytes(b"\xff")
+    with pytest.raises(FormatError, match="the text is not UTF-8"):
+        open_source(picture)
+    picture.with_suffix(".txt").unlink()
+    with pytest.raises(FormatError, match=rf"{picture.name}: a picture without its text; give it as --text, or put it into"):
+        open_source(picture)

@@ -49,7 +49,9 @@ FEW = 8
 
 @app.command()
 def extract(
-    source: Annotated[Path | None, typer.Argument(help="A picture; without --text a folder or file of many")] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="A picture, its text beside it or in --text; or many, see docs/extract.md")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="The picture's headline")] = None,
     object: Annotated[list[str] | None, typer.Option(help="Box of an object: cx,cy,w,h as fractions; may be repeated")] = None,
     entity: Annotated[list[str] | None, typer.Option(help="An entity, as it stands in the text; may be repeated")] = None,
@@ -81,6 +83,8 @@ def extract(
     given = documents or source
     if given is None:
         raise typer.BadParameter("give a picture with --text, or a folder or file of many")
+    if text is None and (object or entity):
+        raise typer.BadParameter("--object and --entity are of one picture; give its --text, too")
     if ray is not None and engine != "local":
         raise typer.BadParameter("a Ray cluster computes with --engine local")
     outs = out or []

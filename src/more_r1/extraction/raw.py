@@ -1,6 +1,7 @@
 """What is to be read: captioned pictures as people have them, and documents in our formats, one after another.
 
     a folder of pictures     NAME.jpg (or png, webp, gif, bmp, tif) with its text in NAME.txt beside it, folders below included
+    NAME.jpg                 one of them, its text beside it
     captions.csv, .tsv       with a header; columns image (a path beside the file or below) and text; others are left alone
     captions.jsonl           {"image": ..., "text": ...} a line; image a path, or {"bytes": base64}
     .parquet                 columns image (path, bytes, or the struct of Hugging Face datasets) and text
@@ -28,7 +29,7 @@ from more_r1.formats.scan import splits
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 CAPTIONS = ("captions.csv", "captions.tsv", "captions.jsonl")
-_MEND = "give a folder of pictures with captions, a captions file, a .parquet, or documents"
+_MEND = "give a picture or a folder of pictures with captions, a captions file, a .parquet, or documents"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def open_source(path: str | Path, split: str | None = None) -> Source:
         place.refuse(f"only a MORE folder has splits, not {quoted(split)}", "leave the split out")
     if path.is_dir():
         return _folder(path)
+    if path.suffix.lower() in PICTURES:
+        return _picture(path)
     reader = READERS.get(path.suffix)
     if reader is None:
         place.refuse(f"unknown kind of file {quoted(path.suffix)}", _MEND)
@@ -116,6 +119,17 @@ def _folder(folder: Path) -> Source:
         Place(str(folder)).refuse("no pictures in it", _MEND)
     names.sort()
     return Source(folder, len(names), stamp.hexdigest(), lambda: (tried(_captioned, folder, name) for name in names))
+
+
+def _picture(path: Path) -> Source:
+    caption = path.with_suffix(".txt")
+    if not caption.exists():
+        Place(str(path)).refuse(
+            "a picture without its text", f"give it as --text, or put it into {quoted(caption.name)} beside it"
+        )
+    document = _captioned(path.parent, path.name)
+    status = [file.stat() for file in (path, caption)]
+    return Source(path, 1, f"{[(one.st_size, one.st_mtime_ns) for one in status]}", lambda: iter([document]))
 
 
 def _captioned(folder: Path, name: str) -> Document:
