@@ -15,13 +15,18 @@ from more_r1.evaluation.report import write_report
 LABEL, OTHER = "/per/org/member_of", "/per/org/leader_of"
 
 
-def test_an_empty_run_says_so(tmp_path: Path) -> None:
+def test_a_run_that_has_just_begun_says_so(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").touch()
     assert "holds no figures" in page(tmp_path).text
 
 
 def test_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match="gone: no such folder"):
         write_report(tmp_path / "gone")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(PredictionError, match=f"^{tmp_path}: no run's folder, it has none of metrics.json, .*; give"):
+        write_report(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_figures_stand_beside_the_published_ones_marked_as_other_data(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from more_r1.evaluation.curves import confidence_curves, curves, read_log
 from more_r1.evaluation.gallery import choose, page_data, read_prediction
 from more_r1.evaluation.metrics import Metrics, Outcome, PredictionError, measure, read_records
-from more_r1.evaluation.pool import read_pool
+from more_r1.evaluation.pool import FIGURES, read_pool
 from more_r1.evaluation.published import PUBLISHED
 from more_r1.evaluation.samples import samples
 from more_r1.evaluation.settings import relations
@@ -25,6 +25,8 @@ from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import NONE
 
 MOST_LABELS = 40
+# What a report is made of; a folder with none of them is no run's.
+_FILES = ("metrics.json", "predictions.jsonl", "log.jsonl", "recipe.yaml", FIGURES, "traces.jsonl")
 
 
 def write_report(run: str | Path, browse: int = 300) -> Path:
@@ -34,11 +36,14 @@ def write_report(run: str | Path, browse: int = 300) -> Path:
     The page loads nothing from anywhere; what is missing is left out. At most `browse` predictions can be browsed on it, or
     pairs with their traces where there are no predictions, see `gallery.choose`. Without a metrics.json the predictions are
     measured, without a difficulty.json the one of the folder that the recipe names is shown. Raises PredictionError or
-    FormatError, with file and line, where a file cannot be used, and NotADirectoryError where there is no such folder.
+    FormatError, with file and line, where a file cannot be used, PredictionError where there is none of them, and
+    NotADirectoryError where there is no such folder.
     """
     run = Path(run)
     if not run.is_dir():
         raise NotADirectoryError(f"{run}: no such folder; give the folder of a run")
+    if not any((run / name).is_file() for name in _FILES):
+        raise PredictionError(f"{run}: no run's folder, it has none of {', '.join(_FILES)}; give the folder of a run")
     predictions = _predictions(run / "predictions.jsonl")
     metrics = _metrics(run / "metrics.json", predictions)
     events, broken_lines = read_log(run / "log.jsonl") if (run / "log.jsonl").is_file() else ([], 0)
