@@ -13,7 +13,8 @@ from more_r1.models.classifier import Asked, Classifier, Head
 from more_r1.models.load import Backbone
 from more_r1.reasoning.trace import read_answer
 from more_r1.schema import Schema
-from more_r1.training.examples import Batch, share
+from more_r1.training.balance import balanced
+from more_r1.training.examples import Batch
 from more_r1.training.learner import Trainer
 
 
@@ -33,8 +34,8 @@ def classify(schema: Schema) -> Callable[[Trainer, Batch], dict[str, Any]]:
 
     def update(trainer: Trainer, batch: Batch) -> dict[str, Any]:
         accelerator = trainer.accelerator
-        examples = share(batch.examples, accelerator)
-        count = len(batch.examples)
+        prompts, count = [example.prompt for example in batch.examples], len(batch.examples)
+        examples = balanced(batch.examples, prompts, [1] * count, trainer.backbone.encoder, accelerator)
         # DDP needs a backward pass of every process, if only one that counts for nothing.
         asked = Asked.build([e.prompt for e in examples or batch.examples[:1]], trainer.backbone.encoder)
         logits = trainer.policy(asked)

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import accumulate
 from random import Random
 from typing import TypeVar
 
@@ -45,15 +44,10 @@ def launched() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=1))
 
 
-def share(items: Sequence[T], processes: PartialState | Accelerator, sizes: Sequence[int] | None = None) -> Sequence[T]:
-    """This process's part of them, neighbours together, since they share prefixes; equal parts by number, or by `sizes`."""
+def share(items: Sequence[T], processes: PartialState | Accelerator) -> Sequence[T]:
+    """This process's part of them, neighbours together, since they share prefixes; equal parts by number."""
     rank, count = processes.process_index, processes.num_processes
-    if sizes is None:
-        return items[len(items) * rank // count : len(items) * (rank + 1) // count]
-    # The process in whose part of the whole the middle of an item lies.
-    total, ends = sum(sizes), accumulate(sizes)
-    places = [(2 * end - size) * count // (2 * total) for end, size in zip(ends, sizes, strict=True)]
-    return [item for item, place in zip(items, places, strict=True) if place == rank]
+    return items[len(items) * rank // count : len(items) * (rank + 1) // count]
 
 
 def draw(labels: Sequence[str], share: float, seed: int) -> list[int]:

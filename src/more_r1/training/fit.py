@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from more_r1.models.forest import Forest
-from more_r1.training.examples import Batch, Example, share
+from more_r1.training.balance import balanced
+from more_r1.training.examples import Batch, Example
 from more_r1.training.learner import Trainer
 
 
 def fit(trainer: Trainer, batch: Batch) -> dict[str, Any]:
     """An update of `training.learner.learn`: one step on the batch."""
-    accelerator = trainer.accelerator
-    sizes = [len(example.completion) for example in batch.examples]
+    accelerator, encoder = trainer.accelerator, trainer.backbone.encoder
+    prompts = [example.prompt for example in batch.examples]
+    behind = [len(encoder.completion(example.completion)) for example in batch.examples]
     # DDP needs a backward pass of every process, if only one that counts for nothing.
-    examples = share(batch.examples, accelerator, sizes) or (replace(batch.examples[0], weight=0.0),)
-    encoder = trainer.backbone.encoder
+    nothing = (replace(batch.examples[0], weight=0.0),)
+    examples = balanced(batch.examples, prompts, behind, encoder, accelerator) or nothing
     forest = Forest.build([(encoder.prompt(e.prompt), encoder.completion(e.completion)) for e in examples], encoder)
     total, count = token_mean(trainer.policy(forest)[0].split(forest.lengths), examples)
     tokens = [total.new_tensor(float(n)) for n in (forest.tokens, forest.repeated_tokens)]

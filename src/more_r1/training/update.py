@@ -24,6 +24,7 @@ from more_r1.models.lora import without_lora
 from more_r1.models.sampling import Rollout, Sampling, rollout_seed, sample
 from more_r1.models.vision import remembered
 from more_r1.schema import Schema
+from more_r1.training.balance import balanced
 from more_r1.training.examples import share
 from more_r1.training.figures import figures, mean, records, sampler_figures
 from more_r1.training.learner import Policy, Trainer, TrainingRecipe
@@ -156,7 +157,7 @@ class GrpoUpdate:
     def _chunks(
         self, trainer: Trainer, asked: Sequence[Asked], rollouts: Sequence[Sequence[Rollout]], advantage: Tensor
     ) -> list[_Chunk]:
-        """This process's part of what the rollouts of all pairs [pairs][G] have to teach, by tokens as large as the others'.
+        """This process's part of what the rollouts of all pairs [pairs][G] have to teach, about as many tokens as the others'.
 
         Every process takes part in every step, and calls a model that is split as often as the others do.
         """
@@ -164,7 +165,8 @@ class GrpoUpdate:
         form = trainer.backbone.form
         lengths = [sum(len(rollout.ids) for rollout in group) for group in rollouts]
         worth = [n for n in range(len(asked)) if recipe.beta > 0 or bool(advantage[n].any())]
-        taught = share(worth, trainer.accelerator, [lengths[n] for n in worth])
+        questions = [asked[n].sample.prompt(self.schema, form) for n in worth]
+        taught = balanced(worth, questions, [lengths[n] for n in worth], encoder, trainer.accelerator)
         prompts = [encoder.prompt(asked[n].sample.prompt(self.schema, form)) for n in taught]
         samples = [[(prompt, rollout.ids) for rollout in rollouts[n]] for prompt, n in zip(prompts, taught, strict=True)]
         cuts = list(_cut(samples, recipe.chunk_tokens if recipe.forest == "packed" else None))
