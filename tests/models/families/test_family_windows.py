@@ -27,12 +27,8 @@ def windowed(request: pytest.FixtureRequest, tmp_path: Path) -> Both:
     write_tiny(kind, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     layers = ["full_attention", "sliding_attention", "sliding_attention"]
-    config["text_config"] |= {
-        "use_sliding_window": True,
-        "sliding_window": window,
-        "max_window_layers": 1,
-        "layer_types": layers,
-    }
+    text = config.get("text_config", config)  # flat, as those of the hub
+    text |= {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 1, "layer_types": layers}
     (tmp_path / "config.json").write_text(json.dumps(config))
     stock = AutoModelForImageTextToText.from_pretrained(tmp_path, attn_implementation="sdpa").eval()
     assert [layer.self_attn.sliding_window for layer in stock.get_decoder().layers] == [None, window, window]
