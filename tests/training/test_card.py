@@ -90,6 +90,27 @@ def test_so_it_does_from_a_copy_of_the_folder_alone(first: Path, tmp_path: Path)
         assert "base_model" not in head(after) and "began from `stage1`" in after
 
 
+def test_a_run_that_has_not_ended_has_its_recipe_alone(first: Path) -> None:
+    (first / "README.md").unlink()
+    assert head(card_after(first))["base_model"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    for broken in ("[", "- model", "model: 3", ""):
+        (first.parent / "recipe.yaml").write_text(broken)
+        assert "began from `sft, best`" in card_after(first)
+
+
+def test_a_folder_that_is_no_longer_there_is_not_taken_for_a_model_of_the_hub(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "base").mkdir(parents=True)
+    write_card(first, recipe(model="runs/base"), 1, 2, None)
+    (first.parent / "recipe.yaml").write_text("model: runs/base")
+    (tmp_path / "runs" / "base").rmdir()
+    card = card_after(first)
+    assert "base_model" not in head(card) and "began from `runs/base`" in card
+
+
 def test_runs_that_name_each_other_come_to_an_end(first: Path) -> None:
+    (first / "README.md").unlink()
     (first.parent / "recipe.yaml").write_text(f"model: {first}\n")
     assert "began from `sft, best`" in card_after(first)

@@ -12,13 +12,14 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from more_r1.formats.paths import replacing
-from more_r1.training.recipe import load_yaml, read_yaml
+from more_r1.training.recipe import RecipeError, load_yaml, read_yaml
 
 if TYPE_CHECKING:
     from more_r1.training.learner import TrainingRecipe
 
 # The model folders of a run.
 RESULTS = ("best", "final")
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(folder: Path, recipe: TrainingRecipe, step: int, steps: int, valid: Mapping[str, float] | None) -> None:
@@ -27,9 +28,8 @@ def write_card(folder: Path, recipe: TrainingRecipe, step: int, steps: int, vali
     told = _placeless(recipe.model_dump(mode="json"), recipe.model_dump())
     base = hub = None
     if "model" in told:
-        root = _root(told["model"])
-        told["model"], base = _public(told["model"]), _public(root)
-        hub = root if _of_hub(root) else None  # nothing else may stand in the head
+        root, hub = _root(told["model"])  # nothing but a name of the hub may stand in the head
+        told["model"], base = _public(told["model"]), hub or _public(root)
     text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True).rstrip()
     environment = Environment(
         loader=PackageLoader("more_r1", "training"),
@@ -58,32 +58,49 @@ def write_card(folder: Path, recipe: TrainingRecipe, step: int, steps: int, vali
         fresh.write_text(card, encoding="utf-8", newline="\n")
 
 
-def _root(model: str) -> str:
-    """What the first of the runs began from that led to this model, one after another."""
+def _root(model: str) -> tuple[str, str | None]:
+    """What the first of the runs began from that led to this model, one after another; and its name if it is one of the hub.
+
+    A card knows that for good. Recipes lead on to what no card names: a folder, or a model of a run that has not ended.
+    """
     seen: set[str] = set()
-    while model not in seen and (before := _before(model)) is not None:
+    local = False
+    while model not in seen:
         seen.add(model)
-        model = before
-    return model
+        folder = Path(model).absolute()
+        if (head := _own_head(folder / "README.md")) is not None:
+            if isinstance(base := head.get("base_model"), str):
+                return base, base if _HUB.fullmatch(base) else None
+            local = True
+        model = _began_from(folder) or model
+    return model, model if not local and _of_hub(model) else None
 
 
-def _before(model: str) -> str | None:
-    """What the run began from that wrote this folder: by its recipe or, if the folder was moved, its card. None if none did."""
-    folder = Path(model).absolute()
-    recipe, card = folder.parent / "recipe.yaml", folder / "README.md"
+def _own_head(card: Path) -> dict[str, Any] | None:
+    """The head of a card that more-r1 wrote."""
     try:
-        if folder.name in RESULTS and recipe.is_file():
-            found = load_yaml(recipe).get("model")
-        else:
-            head = read_yaml(card.read_text(encoding="utf-8").split("---\n")[1], str(card))
-            found = head.get("base_model") if "more-r1" in head["tags"] else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # no card, or one of another kind
+        head = read_yaml(card.read_text(encoding="utf-8").split("---\n")[1], str(card))
+    except (OSError, ValueError, IndexError):
         return None
-    return found if isinstance(found, str) else None
+    tags = head.get("tags") if isinstance(head, dict) else None
+    return head if isinstance(tags, list) and "more-r1" in tags else None
+
+
+def _began_from(folder: Path) -> str | None:
+    """The model in the recipe of the run that wrote this folder; None if none did."""
+    file = folder.parent / "recipe.yaml"
+    if folder.name not in RESULTS or not file.is_file():
+        return None
+    try:
+        recipe = load_yaml(file)
+    except RecipeError:
+        return None
+    model = recipe.get("model") if isinstance(recipe, dict) else None
+    return model if isinstance(model, str) else None
 
 
 def _of_hub(model: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not Path(model).exists()
+    return _HUB.fullmatch(model) is not None and not Path(model).exists()
 
 
 def _public(model: str) -> str:
