@@ -7,6 +7,7 @@ import math
 import os
 import re
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -118,6 +119,9 @@ def test_what_a_dry_run_refuses(backbones: dict[str, Path], benchmark_dir: Path,
     assert "none is left for stage 2" in refused("sft.share=1")
     assert "no model folder" in refused(f"model={tmp_path}")
     assert "nowhere" in refused("test=nowhere")
+    whole = "needs the whole model in each process, and fsdp2 splits it; set"
+    assert f"grpo.forest=recursive {whole} grpo.forest=packed, or take ddp" == refused("grpo.forest=recursive")
+    assert f"grpo.mixing.remeasure=true {whole} grpo.mixing.remeasure=false" in refused("grpo.mixing.remeasure=true")
     (tmp_path / "run" / "sft").mkdir(parents=True)
     (tmp_path / "run" / "sft" / "notes.txt").touch()
     assert "something else than a run" in refused()
@@ -131,16 +135,21 @@ def test_the_settings_that_are_suggested_fit(backbones: dict[str, Path], data: s
     """On any device: where a stage does not fit, it fits with each way, as it would be written on the command line."""
     count, gigabytes = data.draw(st.sampled_from([1, 2, 8])), data.draw(st.integers(18, 90))
     sharding = data.draw(st.sampled_from(get_args(Sharding)))
+    own = data.draw(st.sampled_from(["seed=0", "grpo.attention=flex", "grpo.forest=recursive", "grpo.mixing.remeasure=true"]))
     machine = [f"plan.devices.count={count}", f"plan.devices.memory={gigabytes}.0e+9", f"plan.sharding={sharding}"]
-    usual = [f"model={backbones['7b']}", "grpo.checkpointing=false", *machine]
+    usual = [f"model={backbones['7b']}", "grpo.checkpointing=false", own, *machine]
 
-    def stage(*more: str) -> Costed:
-        return planned(load_recipe(FOLDER / "more-qwen2.5-vl-7b.yaml", [*usual, *more], TrainRecipe))[2]
+    def stages(*more: str) -> tuple[Costed, ...]:
+        return planned(load_recipe(FOLDER / "more-qwen2.5-vl-7b.yaml", [*usual, *more], TrainRecipe))
 
-    found = stage()
-    assert found.fits == (found.memory.peak <= gigabytes * 1e9) and (not found.fits or found.ways == ())
-    for way in found.ways:
-        assert stage(*way.split()).fits, way
+    if sharding != "ddp" and ("recursive" in own or "remeasure" in own):
+        with pytest.raises(RecipeError, match=f"{own} needs the whole model in each process, and {sharding} splits it"):
+            stages()
+        return
+    for number, found in enumerate(stages()):
+        assert found.fits == (found.memory.peak <= gigabytes * 1e9) and (not found.fits or found.ways == ())
+        for way in found.ways:
+            assert stages(*way.split())[number].fits, way
 
 
 def test_nothing_is_suggested_where_nothing_helps(backbones: dict[str, Path]) -> None:
@@ -192,6 +201,33 @@ def test_traces_first(benchmark_dir: Path, tmp_path: Path) -> None:
     train = read_samples(benchmark_dir, "train")
     drawn = {train[index].key for index in draw([one.label for one in train], 0.25, 0)}
     assert recipe.sft.traces != "oracle" and read_completions(recipe.sft.traces).keys() == drawn
+
+
+LACKING = {
+    "annotate.expert.key_env: the environment has no OPENAI_API_KEY": ["annotate.expert.kind=openai"],
+    "sft.attention=flex trains on CUDA only": ["annotate=null", "sft.attention=flex"],
+    "grpo.attention=flex trains on CUDA only": ["annotate=null", "grpo.attention=flex"],
+    "grpo.rollout=vllm: vLLM is not installed": ["annotate=null", "grpo.rollout=vllm"],
+}
+
+
+@pytest.mark.parametrize("why", LACKING)
+def test_what_this_machine_lacks_is_told_by_a_dry_run_and_refused_by_a_run(
+    why: str, backbones: dict[str, Path], benchmark_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dry run may be made on another machine than the training."""
+    if "vLLM" in why and find_spec("vllm") is not None:
+        pytest.skip("it is there")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    where = [f"model={backbones['7b']}", f"data={benchmark_dir}", f"out={tmp_path / 'run'}"]
+    command = ["train", str(FOLDER / RECIPES[-1]), *where, *LACKING[why]]
+    if "annotate=null" in command:
+        command.append(f"sft.traces={benchmark_dir / 'oracle' / 'train.jsonl'}")
+    done = CliRunner().invoke(app, [*command, "--dry-run"], catch_exceptions=False)
+    assert done.exit_code == 0 and f"here it could not be trained: {why}" in done.output
+    with pytest.raises(RecipeError, match=re.escape(why)):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
 
 
 def _empty(folder: Path) -> Path:

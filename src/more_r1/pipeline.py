@@ -19,11 +19,14 @@ from more_r1.evaluation.evaluate import evaluate
 from more_r1.evaluation.metrics import Metrics, read_records
 from more_r1.evaluation.report import write_report
 from more_r1.experts.annotate import AnnotateRecipe, run_annotate
+from more_r1.experts.keys import read_key
+from more_r1.experts.settings import OpenAI
 from more_r1.models.load import load_backbone
 from more_r1.schema import Schema
 from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
 from more_r1.training.examples import launched
 from more_r1.training.grpo import GrpoRecipe, run_grpo
+from more_r1.training.launch import off_cuda, refuse_split, this_launch, without_vllm
 from more_r1.training.plan.dry_run import Found, dry_run
 from more_r1.training.plan.recipe import Assumed
 from more_r1.training.plan.shape import read_shape
@@ -107,19 +110,46 @@ def _answered(out: Path, documents: Sequence[Document]) -> bool:
     return asked == {document.id for document in documents if document.pairs}
 
 
+def _ended(out: Path) -> bool:
+    return (out / "result.json").exists()
+
+
+def lacking(recipe: TrainRecipe, until: StageName | None = None) -> list[str]:
+    """What stages up to `until` need that this machine does not have, a line each; of those that have ended, nothing."""
+    asked = ("annotate", "sft", "difficulty", "grpo").index(until or "grpo")
+    found = []
+    if recipe.annotate is not None and isinstance(recipe.annotate.expert, OpenAI) and not _ended(recipe.sft.out):
+        try:
+            read_key(recipe.annotate.expert.key_env)
+        except RecipeError as error:
+            found.append(f"annotate.{error}")
+    if asked >= 1 and not _ended(recipe.sft.out):
+        found += [f"sft.{why}" for why in (off_cuda(recipe.sft),) if why is not None]
+    if asked >= 3 and not _ended(recipe.grpo.out):
+        found += [f"grpo.{why}" for why in (off_cuda(recipe.grpo), without_vllm(recipe.grpo)) if why is not None]
+    return found
+
+
 def planned(recipe: TrainRecipe) -> tuple[Costed, ...]:
     """What the stages that need the model cost, by what the recipe's `plan` assumes: reads the model's config.json, no data.
 
-    Raises RecipeError where the recipe has no `plan` and where the model is no Qwen2.5-VL.
+    Raises RecipeError where the recipe has no `plan`, where stage 2 could not be trained by it, and where the model is no
+    Qwen2.5-VL.
     """
     if recipe.plan is None:
         raise RecipeError("the recipe has no section plan, which says what to run on; see recipes/more-qwen2.5-vl-7b.yaml")
+    refuse_split(recipe.grpo, recipe.plan.sharding, "grpo.")
     return _costed(recipe, assumed_counts(recipe.sft, recipe.difficulty, recipe.plan))
 
 
 def rehearsed(recipe: TrainRecipe) -> tuple[Found, tuple[Costed, ...]]:
-    """As `planned`, by the data and the model as they are: all stages are checked, none is run, no weights are read."""
+    """As `planned`, by the data and the model as they are: all stages are checked, none is run, no weights are read.
+
+    It may be made on another machine than the run: what is missing on this one is told by `lacking`.
+    """
     plan = recipe.plan
+    for sharding in (this_launch().sharding, *([] if plan is None else [plan.sharding])):
+        refuse_split(recipe.grpo, sharding, "grpo.")
     hard = Assumed.model_fields["hard"].default if plan is None else plan.hard
     easy = Assumed.model_fields["easy"].default if plan is None else plan.easy
     mean = None if recipe.annotate is None else float(recipe.sft.max_new_tokens) if plan is None else plan.lengths.completion
@@ -139,9 +169,14 @@ def _costed(recipe: TrainRecipe, counts: Counts) -> tuple[Costed, ...]:
 def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = None) -> tuple[Path, Metrics] | None:
     """Run all stages; the report of the last one and its figures on the test split. None if it is to end after stage `until`.
 
-    A run that was killed goes on where it was. `progress` serves the stages that train nothing. Raises what the stages raise.
+    A run that was killed goes on where it was. `progress` serves the stages that train nothing. Raises what the stages raise,
+    and RecipeError before the first of them for what a later one would refuse of this launch and this machine.
     """
-    if recipe.annotate is not None and not (recipe.sft.out / "result.json").exists():
+    if until in (None, "grpo") and not _ended(recipe.grpo.out):
+        refuse_split(recipe.grpo, this_launch().sharding, "grpo.")
+    if missing := lacking(recipe, until):
+        raise RecipeError(missing[0])
+    if recipe.annotate is not None and not _ended(recipe.sft.out):
         if launched().is_main_process:
             with progress("annotating") as tell:
                 figures = run_annotate(recipe.annotate, lambda now: tell(now.done, now.pairs))

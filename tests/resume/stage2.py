@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import more_r1.training.grpo as grpo
 import more_r1.training.learner as learner
 import more_r1.training.update as update
 from more_r1.models.sampling import Rollout
+from more_r1.pipeline import TrainRecipe, train
+from more_r1.training.examples import launched
 from more_r1.training.grpo import GrpoRecipe, run_grpo
 from more_r1.training.learner import Trainer
+from more_r1.training.recipe import RecipeError
 from more_r1.training.run import Run
 
 # What a step goes through, in this order; between two of them it validates, measures anew, or makes its batch.
@@ -45,6 +49,18 @@ def counted(settings: dict[str, Any], environment: dict[str, str], phases: Any =
 
     learner.prepare = prepared  # type: ignore[attr-defined]
     child(settings, environment, phases)
+
+
+def piped(settings: dict[str, Any], environment: dict[str, str]) -> None:
+    """All stages in a row; why they are refused is written beside them."""
+    os.environ.update(environment)
+    recipe = TrainRecipe.model_validate(settings)
+    try:
+        train(recipe, lambda _: nullcontext(lambda *_: None))
+    except RecipeError as error:
+        if os.environ["RANK"] == "0":
+            recipe.out.with_suffix(".refused").write_text(str(error))
+    launched().wait_for_everyone()  # who ends while another still joins breaks it
 
 
 class Elsewhere:

@@ -68,3 +68,15 @@ def test_a_layer_is_gathered_at_a_time_and_log_probabilities_are_not_rounded(
     assert units.count("FSDPPolicy") == 1
     assert units.count("FSDPQwen2_5_VLDecoderLayer") == len(units) - 1 > 1
     assert (tmp_path / "run.type").read_text() == "torch.float32"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own", [{"forest": "recursive"}, {"mixing": {"remeasure": True}}], ids=["recursive", "remeasure"])
+def test_what_stage_2_cannot_do_split_is_refused_before_stage_1(
+    halfway: Halfway, tmp_path: Path, own: dict[str, Any], kind: str
+) -> None:
+    given = {"out": str(tmp_path / "run"), "data": str(halfway.data), "model": str(halfway.model)}
+    joined(launch(stage2.piped, 2, {**given, "sft": {}, "difficulty": {}, "grpo": own}, split=environment(kind)))
+    told = (tmp_path / "run.refused").read_text()
+    assert told.startswith("grpo.") and f"needs the whole model in each process, and {kind} splits it" in told
+    assert not (tmp_path / "run").exists()

@@ -139,7 +139,7 @@ def train(
 ) -> None:
     """All stages of one recipe in a row: annotate, sft, difficulty, grpo, evaluate, report; what is complete is skipped."""
     from more_r1.evaluation.metrics import render
-    from more_r1.pipeline import TrainRecipe, rehearsed
+    from more_r1.pipeline import TrainRecipe, lacking, rehearsed
     from more_r1.pipeline import train as run
     from more_r1.training.plan import stages_table
     from more_r1.training.recipe import load_recipe
@@ -153,6 +153,8 @@ def train(
         console.print(f"stage 1: {found.counts.taught:,} pairs{missing}; {found.counts.pool:,} left to stage 2")
         console.print(f"{settings.model}: {found.parameters:,} parameters", soft_wrap=True)
         console.print(stages_table.render(costed, None if settings.plan is None else settings.plan.devices))
+        for line in lacking(settings):
+            console.print(f"here it could not be trained: {line}", soft_wrap=True)
     elif (ended := run(settings, telling, until)) is not None:
         page, metrics = ended
         console.print(render(metrics))

@@ -9,7 +9,6 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Self
 
-from accelerate.utils import parse_flag_from_env
 from pydantic import Field, model_validator
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -23,6 +22,7 @@ from more_r1.schema import Schema
 from more_r1.training.adapters import learning
 from more_r1.training.difficulty import measure
 from more_r1.training.examples import launched
+from more_r1.training.launch import refuse_split, this_launch
 from more_r1.training.learner import Learned, finished, learn
 from more_r1.training.measured import Measured, line, read_difficulty, read_figures, split
 from more_r1.training.mixing import Mixing, order
@@ -135,15 +135,14 @@ def run_grpo(recipe: GrpoRecipe) -> Learned:
     """Train `recipe.model` by GRPO; the best model by validation F1 is `best/` in the run folder, the last one `final/`.
 
     The stage-1 model is a candidate for the best. A finished run is left as it is, an unfinished one is gone on with. Raises
-    RecipeError where the folder holds another run and where data or difficulty are not fit for it.
+    RecipeError where the folder holds another run and where data, difficulty or launch are not fit for it.
     """
     console = Console(quiet=not launched().is_main_process)
     run = Run(recipe, recipe.out)
     if done := finished(run, console):
         return done
     schema = recipe.relations
-    if recipe.mixing.remeasure and any(parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")):
-        raise RecipeError("mixing.remeasure asks the model while batches are made, which a model that is split cannot answer")
+    refuse_split(recipe, this_launch().sharding)
     train, valid = read_samples(recipe.data, "train", schema), read_samples(recipe.data, "valid", schema)
     measured, figures = read_difficulty(recipe.difficulty), read_figures(recipe.difficulty)
     disable_progress_bar()  # transformers' own; it would tear ours

@@ -32,6 +32,7 @@ from more_r1.models.forest import Forest, scored
 from more_r1.models.load import Backbone, save_backbone
 from more_r1.models.vision import vision_parameters
 from more_r1.training.card import write_card
+from more_r1.training.launch import off_cuda
 from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.run import Best, Log, Run
 from more_r1.training.run import Progress as RunProgress
@@ -186,8 +187,8 @@ def learn(
     policy = policy or Policy(backbone.model, recipe.attention)
     save = save or partial(save_backbone, backbone, dtype=backbone.model.dtype)
     accelerator = accelerator_of(policy, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=sees)])
-    if recipe.attention == "flex" and accelerator.device.type != "cuda":
-        raise RecipeError(f"attention=flex trains on CUDA only, this is {accelerator.device}; leave it out")
+    if (why := off_cuda(recipe)) is not None:
+        raise RecipeError(why)
     disable_progress_bar()  # transformers', at every saved model; it would tear ours
     with ExitStack() as stack:
         if accelerator.is_main_process:

@@ -29,7 +29,6 @@ from more_r1.training.examples import share
 from more_r1.training.figures import figures, mean, records, sampler_figures
 from more_r1.training.learner import Policy, Trainer, TrainingRecipe
 from more_r1.training.objective import Average, Importance, Objective, advantages, importance_weights, k3, token_weights
-from more_r1.training.recipe import RecipeError
 from more_r1.training.rewards import RewardWeights, rewards, total
 from more_r1.training.rollouts import Elsewhere, VllmRecipe
 from more_r1.training.samples import Asked
@@ -107,9 +106,8 @@ class GrpoUpdate:
         self.recipe, self.schema, self.reference, self.elsewhere = recipe, schema, reference, elsewhere
 
     def __call__(self, trainer: Trainer, batch: Groups) -> dict[str, Any]:
-        """Train on the batch and say what is to be logged of it. Raises RecipeError for a recursive forest of a split model."""
-        if self.recipe.forest == "recursive" and splits(trainer.accelerator):
-            raise RecipeError("forest=recursive needs the whole model in each process; set forest=packed")
+        """Train on the batch and say what is to be logged of it. A recursive forest needs a model that is not split, see
+        `launch.needs_whole`."""
         with remembered(trainer.backbone.model):
             return self._update(trainer, batch)
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from more_r1.models.load import Manner, load_manner
 from more_r1.models.processor import Encoder
+from more_r1.models.vllm.start import settings
 from more_r1.schema import Schema
 from more_r1.training.difficulty import DifficultyRecipe
 from more_r1.training.examples import draw, pack
@@ -61,6 +62,8 @@ def dry_run(
     manner = replace(manner, form=sft.form.over(manner.form))
     schema = sft.relations
     rewards(schema, manner.form.reasoning, grpo.rewards)
+    if grpo.rollout == "vllm":
+        settings(manner)  # refuses a family that vLLM is not tried with
     splits = {split: read_samples(sft.data, split, schema) for split in dict.fromkeys(("train", "valid", test))}
     train = splits["train"]
     drawn = [train[index] for index in draw([one.label for one in train], sft.share, sft.draw_seed)]

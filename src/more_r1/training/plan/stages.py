@@ -48,6 +48,10 @@ class Stage:
     recursive: bool = False
     chunk_tokens: int | None = None
     """Most tokens of one call; None: all of a rank's batch."""
+    packed: bool = False
+    """Whether its attention is for packed forests alone."""
+    unsplit: bool = False
+    """Whether a stage of the recipe needs all of the model on each rank: then none of them may be split."""
     precision: Precision = "bfloat16"
     sharding: Sharding = "ddp"
     ranks: int = 1
@@ -65,6 +69,11 @@ class Stage:
             self.beta > 0 and self.lora_rank is None,
             self.checkpointing and not self.recursive,
         )
+
+    @property
+    def runs(self) -> bool:
+        """Whether the settings go together."""
+        return self.sharding == "ddp" or not (self.recursive or self.unsplit)
 
     @property
     def share(self) -> int:
@@ -195,7 +204,7 @@ def _ways(stage: Stage) -> list[_Way]:
     if stage.chunk_tokens is not None:
         smaller = [tokens for tokens in (8192, 4096, 2048, 1024) if tokens < stage.chunk_tokens]
         ways += [_Way("chunk", f"{section}chunk_tokens={tokens}", {"chunk_tokens": tokens}) for tokens in smaller]
-        if not stage.recursive and stage.sharding == "ddp":
+        if not stage.recursive and not stage.packed:
             given = {"recursive": True, "checkpointing": False, "chunk_tokens": 2048}
             ways.append(_Way("chunk", f"{section}forest=recursive {section}chunk_tokens=2048", given))
     for sharding in ("zero2", "fsdp2", "zero3"):
@@ -203,7 +212,7 @@ def _ways(stage: Stage) -> list[_Way]:
             ways.append(_Way("split", f"plan.sharding={sharding}", {"sharding": sharding}))
     for ranks in (2, 4, 8, 16, 32):
         if ranks > stage.ranks:
-            sharding = "fsdp2" if stage.sharding == "ddp" else stage.sharding
+            sharding = "fsdp2" if stage.sharding == "ddp" and not stage.unsplit else stage.sharding
             text = f"plan.devices.count={ranks} plan.sharding={sharding}"
             ways.append(_Way("devices", text, {"ranks": ranks, "sharding": sharding}))
     batch = stage.batch_pairs // 2
@@ -223,5 +232,5 @@ def _combined(ways: list[_Way], stage: Stage, shape: Shape, capacity: float) -> 
                 changed = stage
                 for way in names:
                     changed = replace(changed, **way.given)
-                if changed.memory(shape).peak <= capacity:
+                if changed.runs and changed.memory(shape).peak <= capacity:
                     yield names

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from more_r1.training.difficulty import DifficultyRecipe
 from more_r1.training.grpo import GrpoRecipe
+from more_r1.training.launch import needs_whole
 from more_r1.training.plan.layouts import Lengths
 from more_r1.training.plan.memory import Precision, Sharding
 from more_r1.training.plan.recipe import Assumed, met
@@ -109,10 +111,12 @@ def stages_of(
         checkpointing=grpo.checkpointing,
         recursive=grpo.forest == "recursive",
         chunk_tokens=grpo.chunk_tokens,
+        packed=grpo.attention == "flex",
         vllm=grpo.vllm.gpu_share if grpo.rollout == "vllm" else None,
     )
-    first, asked, last = (replace(stage, precision=precision, sharding=sharding, ranks=ranks) for stage in (first, asked, last))
-    return first, asked, last
+    common: dict[str, Any] = {"precision": precision, "sharding": sharding, "ranks": ranks}
+    common["unsplit"] = needs_whole(grpo) is not None
+    return replace(first, **common), replace(asked, **common), replace(last, **common)
 
 
 def _rank(recipe: SftRecipe | GrpoRecipe) -> int | None:
