@@ -29,7 +29,7 @@ from more_r1.training.grpo import GrpoRecipe, run_grpo
 from more_r1.training.launch import off_cuda, refuse_split, this_launch, without_vllm
 from more_r1.training.plan.dry_run import Found, dry_run
 from more_r1.training.plan.recipe import Assumed
-from more_r1.training.plan.shape import read_shape
+from more_r1.training.plan.shape import OtherFamily, read_shape
 from more_r1.training.plan.stages import Costed, cost
 from more_r1.training.plan.train import Counts, assumed_counts, stages_of
 from more_r1.training.recipe import GivenSchema, Recipe, RecipeError
@@ -143,7 +143,8 @@ def planned(recipe: TrainRecipe) -> tuple[Costed, ...]:
 
 
 def rehearsed(recipe: TrainRecipe) -> tuple[Found, tuple[Costed, ...]]:
-    """As `planned`, by the data and the model as they are: all stages are checked, none is run, no weights are read.
+    """As `planned`, by the data and the model as they are: all stages are checked, none is run, no weights are read. No costs
+    where the model is no Qwen2.5-VL, of whose sizes alone they are known.
 
     It may be made on another machine than the run: what is missing on this one is told by `lacking`.
     """
@@ -154,7 +155,10 @@ def rehearsed(recipe: TrainRecipe) -> tuple[Found, tuple[Costed, ...]]:
     easy = Assumed.model_fields["easy"].default if plan is None else plan.easy
     mean = None if recipe.annotate is None else float(recipe.sft.max_new_tokens) if plan is None else plan.lengths.completion
     found = dry_run(recipe.sft, recipe.difficulty, recipe.grpo, recipe.test, hard / max(hard + easy, 1), mean)
-    return found, _costed(recipe, found.counts)
+    try:
+        return found, _costed(recipe, found.counts)
+    except OtherFamily:
+        return found, ()
 
 
 def _costed(recipe: TrainRecipe, counts: Counts) -> tuple[Costed, ...]:

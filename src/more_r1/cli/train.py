@@ -152,7 +152,10 @@ def train(
         missing = f", {found.without_trace:,} more have no usable trace" if found.without_trace else ""
         console.print(f"stage 1: {found.counts.taught:,} pairs{missing}; {found.counts.pool:,} left to stage 2")
         console.print(f"{settings.model}: {found.parameters:,} parameters", soft_wrap=True)
-        console.print(stages_table.render(costed, None if settings.plan is None else settings.plan.devices))
+        if costed:
+            console.print(stages_table.render(costed, None if settings.plan is None else settings.plan.devices))
+        else:
+            console.print("memory and hours are estimated of Qwen2.5-VL alone; of this family there is no estimate", soft_wrap=True)
         for line in lacking(settings):
             console.print(f"here it could not be trained: {line}", soft_wrap=True)
     elif (ended := run(settings, telling, until)) is not None:

@@ -9,6 +9,10 @@ from pydantic import Field, model_validator
 from more_r1.training.recipe import Recipe, RecipeError
 
 
+class OtherFamily(RecipeError):
+    """A model whose sizes are not a Qwen2.5-VL's."""
+
+
 class VisionShape(Recipe):
     """The sizes of the vision tower and of the merger behind it."""
 
@@ -121,7 +125,8 @@ class Shape(Recipe):
 
 
 def read_shape(name: str) -> Shape:
-    """The sizes of a model folder or hub name, from its config.json. Raises RecipeError for what is no Qwen2.5-VL."""
+    """The sizes of a model folder or hub name, from its config.json. Raises OtherFamily for what is no Qwen2.5-VL, RecipeError
+    for what cannot be read."""
     from transformers import AutoConfig
 
     from more_r1.models.load import folder_of
@@ -129,7 +134,7 @@ def read_shape(name: str) -> Shape:
     try:
         config = AutoConfig.from_pretrained(folder_of(name), trust_remote_code=False)
         if config.model_type != "qwen2_5_vl":
-            raise RecipeError(f"model={name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
+            raise OtherFamily(f"model={name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
         return _shape(config)
     except RecipeError:
         raise
