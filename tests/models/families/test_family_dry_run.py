@@ -20,4 +20,4 @@ def test_a_dry_run_counts_for_every_family(both: Both, benchmark_dir: Path, tmp_
     parameters = sum(parameter.numel() for parameter in both.stock.parameters())
     assert f"{parameters:,} parameters" in done.output and "left to stage 2" in done.output
     estimated = both.kind == "qwen2_5_vl"
-    assert ("peak" in done.output, "no estimate" in done.output) == (estimated, not estimated)
+    assert ("MB peak" in done.output, "no estimate" in done.output) == (estimated, not estimated)

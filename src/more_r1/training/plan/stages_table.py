@@ -14,7 +14,13 @@ from more_r1.training.plan.stages import Costed
 
 
 def render(costed: Sequence[Costed], devices: Devices | None) -> RenderableType:
-    """Sizes, hours and memory of each stage; what to set where one does not fit. 1 GB is 1e9 bytes."""
+    """Sizes, hours and memory of each stage; what to set where one does not fit. 1 GB is 1e9 bytes; where none has a peak as
+    high, memory is in MB."""
+    unit, bytes_of_unit = ("GB", 1e9) if max(one.memory.peak for one in costed) >= 1e9 else ("MB", 1e6)
+
+    def amount(figure: float) -> str:
+        return f"{figure / bytes_of_unit:,.1f}" if figure else ""
+
     table = Table("", title=_machine(costed, devices), title_justify="left")
     for one in costed:
         table.add_column(one.stage.name, justify="right")
@@ -30,10 +36,10 @@ def render(costed: Sequence[Costed], devices: Devices | None) -> RenderableType:
         row("PFLOP", lambda one: f"{sum(phase.flops.total for phase in one.phases) / 1e15:,.0f}")
         row("hours", lambda one: f"{one.hours:,.2f}", style="bold", end=True)
     for part, name in PARTS.items():
-        row(f"GB {name}", lambda one, part=part: _gb(getattr(one.memory, part)))  # type: ignore[misc]
-    row("GB peak", lambda one: ("" if one.fits else "too much  ") + _gb(one.memory.peak), style="bold")
+        row(f"{unit} {name}", lambda one, part=part: amount(getattr(one.memory, part)))  # type: ignore[misc]
+    row(f"{unit} peak", lambda one: ("" if one.fits else "too much  ") + amount(one.memory.peak), style="bold")
     if devices is not None and any(one.stage.vllm for one in costed):
-        row("GB vLLM, beside it", lambda one: _gb(devices.memory - one.room))
+        row(f"{unit} vLLM, beside it", lambda one: amount(devices.memory - one.room))
     told = [Text(line) for one in costed for line in _ways(one, devices)]
     return Group(table, *told)
 
@@ -53,7 +59,3 @@ def _ways(one: Costed, devices: Devices | None) -> list[str]:
         least = one.memory.drawing > one.room
         return [f"{over}, nor with fewer tokens at a time: " + ("drawing alone takes more" if least else "take larger devices")]
     return [f"{over}; it would with {', or with '.join(one.ways)}"]
-
-
-def _gb(figure: float) -> str:
-    return f"{figure / 1e9:,.1f}" if figure else ""
