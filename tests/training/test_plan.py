@@ -575,3 +575,11 @@ def test_folders_that_are_no_model(tmp_path: Path, config: str | None) -> None:
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(RecipeError, match=r"^model=[^\n]*$"):
         plan(recipe(model=str(tmp_path)))
+
+
+def test_a_hub_that_cannot_be_reached_costs_one_line(tmp_path: Path) -> None:
+    away = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "more_r1", "plan", str(RECIPE), "model=nobody/nothing"]
+    done = subprocess.run(command, env=away, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "more-r1: model=nobody/nothing: the hub cannot be reached, and it is not kept here; give model=FOLDER\n"

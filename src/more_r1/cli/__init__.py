@@ -5,6 +5,7 @@ Heavy imports are inside the verbs, so that `--help` and the light ones are quic
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.text import Text
@@ -17,6 +18,8 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command; what a user can mend costs one line and exit code 1."""
+    # The hub's retries are a page of raw lines; how they ended, ours says.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:

@@ -127,6 +127,7 @@ class Shape(Recipe):
 def read_shape(name: str) -> Shape:
     """The sizes of a model folder or hub name, from its config.json. Raises OtherFamily for what is no Qwen2.5-VL, RecipeError
     for what cannot be read."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
     from transformers import AutoConfig
 
     from more_r1.models.load import folder_of
@@ -139,6 +140,8 @@ def read_shape(name: str) -> Shape:
     except RecipeError:
         raise
     except Exception as error:  # a stranger's folder fails in many ways, each must cost one clear line
+        if isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise RecipeError(f"model={name}: the hub cannot be reached, and it is not kept here; give model=FOLDER") from error
         why = " ".join(str(error).split())[:300]
         raise RecipeError(f"model={name}: its config.json cannot be read as a Qwen2.5-VL's ({why})") from error
 
