@@ -131,6 +131,21 @@ def test_killed_while_a_checkpoint_is_written(tmp_path: Path, whole: Path) -> No
     assert_same(out, whole)
 
 
+def test_a_checkpoint_from_before_it_told_its_launch_is_gone_on_with(tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    while process.is_alive() and not (out / "checkpoint" / "00000004").exists():
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    file = max(out.glob("checkpoint/0*")) / "progress.json"
+    told = json.loads(file.read_text())
+    assert told.pop("launch") == {"processes": 1, "sharding": "ddp"}
+    file.write_text(json.dumps(told))
+    finish(out)
+    assert_same(out, whole)
+
+
 def test_without_the_random_state_the_run_would_differ(tmp_path: Path, whole: Path) -> None:
     """The model of these tests draws numbers as it learns; otherwise they would not notice a lost random state."""
     finish(tmp_path / "run", draws=False)

@@ -13,8 +13,11 @@ import pytest
 import stage2
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from colours import ColourRecipe, train
 from halves import Halfway
 from processes import assert_learned_the_same, finish, joined, kill, launch, log
+
+from more_r1.training.recipe import RecipeError
 
 FILES = Path(__file__).parents[2] / "recipes" / "accelerate"
 DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="make test-deepspeed")
@@ -39,6 +42,9 @@ def test_two_halves_learn_what_one_learns(tmp_path: Path, kind: str) -> None:
     alone, together, split = tmp_path / "alone", tmp_path / "together", environment(kind)
     finish(alone, 1)
     kill(together, 2, split)
+    # What it saved is split, too.
+    with pytest.raises(RecipeError, match=f"its checkpoint was written by 2 processes, {kind}, this is 1 process; go on with"):
+        train(ColourRecipe(out=together, draws=False))
     finish(together, 2, split)
     assert_learned_the_same(alone, together)
 

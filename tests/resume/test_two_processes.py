@@ -27,6 +27,15 @@ def test_two_learn_what_one_learns(tmp_path: Path) -> None:
     assert_learned_the_same(alone, together)
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_the_number_of_whole_models_may_change_on_the_way(tmp_path: Path, before: int, after: int) -> None:
+    alone, changed = tmp_path / "alone", tmp_path / "changed"
+    finish(alone, 1)
+    kill(changed, before)
+    finish(changed, after)
+    assert_learned_the_same(alone, changed)
+
+
 def test_a_process_without_a_part_of_the_batch_changes_nothing(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     for out, processes in ((alone, 1), (together, 3)):

@@ -34,6 +34,10 @@ class Launch:
             return "1 process" + ("" if self.sharding == "ddp" else f", {self.sharding}")
         return f"{self.processes} processes, {self.sharding}"
 
+    def reads(self, other: Launch) -> bool:
+        """Whether it can go on with what the other saved: split in the same way among as many, or whole in both."""
+        return self == other or self.sharding == other.sharding == "ddp"
+
 
 def this_launch() -> Launch:
     """How this run was started."""

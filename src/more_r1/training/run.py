@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from pydantic import ValidationError
 
 from more_r1.formats.paths import sync
+from more_r1.training.launch import Launch, this_launch
 from more_r1.training.recipe import Recipe, RecipeError, load_yaml
 from more_r1.training.trackers import Tracker, open_curves
 
@@ -146,7 +147,8 @@ class Run:
         accelerator.save_state(str(part))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            (part / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            written = {**asdict(progress), "launch": asdict(this_launch())}
+            (part / "progress.json").write_text(json.dumps(written), encoding="utf-8")
             for file in part.rglob("*"):
                 sync(file)
             part.rename(new)
@@ -157,13 +159,23 @@ class Run:
         accelerator.wait_for_everyone()
 
     def resume(self, accelerator: Accelerator) -> Progress:
-        """Load the latest checkpoint into what the accelerator prepared; Progress() if there is none."""
+        """Load the latest checkpoint into what the accelerator prepared; Progress() if there is none.
+
+        Raises RecipeError where it was written under a launch that has other parts of the model in other places.
+        """
         # A kill while an older one was being removed leaves it broken, but then a newer one is there.
         complete = sorted(folder for folder in self._checkpoints.glob("*") if folder.name.isdecimal())
         if not complete:
             return Progress()
+        progress = json.loads((complete[-1] / "progress.json").read_text(encoding="utf-8"))
+        here, there = this_launch(), progress.pop("launch", None)  # of one from before launches were kept, nothing is known
+        if there is not None and not here.reads(there := Launch(**there)):
+            raise RecipeError(
+                f"{self.folder}: its checkpoint was written by {there}, this is {here}; go on with as many processes and the same "
+                "file of accelerate launch, or give another out="
+            )
         accelerator.load_state(str(complete[-1]))
-        return Progress(**json.loads((complete[-1] / "progress.json").read_text(encoding="utf-8")))
+        return Progress(**progress)
 
 
 def _change(key: str, theirs: Any, mine: Any) -> str:
