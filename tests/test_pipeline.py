@@ -115,6 +115,17 @@ def test_no_stage_keeps_the_model_of_another(halfway: Halfway, tmp_path: Path, m
     assert found == [0, 0, 1]  # the evaluation has been given its own
 
 
+def test_where_no_step_of_stage_2_was_better_the_figures_are_said_to_be_of_its_start(halfway: Halfway, tmp_path: Path) -> None:
+    command = ["train", str(recipe(halfway, tmp_path)), "grpo.lr=1.0e-12"]
+    told = "best checkpoint: step 0, that is the model that stage 2 began from"
+    assert told in CliRunner().invoke(app, command, catch_exceptions=False).output
+    file = tmp_path / "run" / "grpo" / "result.json"
+    result = json.loads(file.read_text())
+    assert result["best_step"] == 0
+    file.write_text(json.dumps(result | {"best_step": 1}))
+    assert told not in CliRunner().invoke(app, command, catch_exceptions=False).output
+
+
 _FIGURES = ("difficulty.json", "difficulty.jsonl")  # written anew with the threshold, the answers being the same
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,9 +28,10 @@ from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
 from more_r1.training.examples import launched
 from more_r1.training.grpo import GrpoRecipe, run_grpo
 from more_r1.training.launch import off_cuda, refuse_split, this_launch, without_vllm
+from more_r1.training.learner import Learned
 from more_r1.training.plan.dry_run import Found, dry_run
 from more_r1.training.plan.recipe import Assumed
-from more_r1.training.plan.shape import OtherFamily, read_shape
+from more_r1.training.plan.shape import OtherFamilyError, read_shape
 from more_r1.training.plan.stages import Costed, cost
 from more_r1.training.plan.train import Counts, assumed_counts, stages_of
 from more_r1.training.recipe import GivenSchema, Recipe, RecipeError
@@ -157,7 +159,7 @@ def rehearsed(recipe: TrainRecipe) -> tuple[Found, tuple[Costed, ...]]:
     found = dry_run(recipe.sft, recipe.difficulty, recipe.grpo, recipe.test, hard / max(hard + easy, 1), mean)
     try:
         return found, _costed(recipe, found.counts)
-    except OtherFamily:
+    except OtherFamilyError:
         return found, ()
 
 
@@ -170,8 +172,20 @@ def _costed(recipe: TrainRecipe, counts: Counts) -> tuple[Costed, ...]:
     return tuple(cost(stage, shape, devices) for stage in stages)
 
 
-def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = None) -> tuple[Path, Metrics] | None:
-    """Run all stages; the report of the last one and its figures on the test split. None if it is to end after stage `until`.
+@dataclass(frozen=True)
+class Trained:
+    """What came of all stages."""
+
+    learned: Learned
+    """How stage 2 ended."""
+    page: Path
+    """The report."""
+    metrics: Metrics
+    """Of the best model on the test split."""
+
+
+def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = None) -> Trained | None:
+    """Run all stages, evaluate the best model and write the report. None if it is to end after stage `until`.
 
     A run that was killed goes on where it was. `progress` serves the stages that train nothing. Raises what the stages raise,
     and RecipeError before the first of them for what a later one would refuse of this launch and this machine.
@@ -214,7 +228,8 @@ def train(recipe: TrainRecipe, progress: Progress, until: StageName | None = Non
                 evaluate(backbone, documents, recipe.relations, out, max_new_tokens=most, progress=tell)
         write_report(out)
     launched().wait_for_everyone()
-    return out / "report.html", Metrics.model_validate_json((out / "metrics.json").read_text(encoding="utf-8"))
+    metrics = Metrics.model_validate_json((out / "metrics.json").read_text(encoding="utf-8"))
+    return Trained(learned, out / "report.html", metrics)
 
 
 def _let_go() -> None:

@@ -23,18 +23,21 @@ def start(out: Path, processes: int, split: dict[str, str] | None = None, **sett
 
 
 def launch(run: Callable[..., None], processes: int, *given: Any, split: dict[str, str] | None = None) -> list[Any]:
-    """As `accelerate launch --cpu --num_processes N` starts them; with `split` as its file of FSDP or DeepSpeed has it."""
+    """As `accelerate launch` starts them on GPUs, but on CPUs; with `split` as its file of FSDP or DeepSpeed has it."""
+    started = []
+    for environment in environments(processes):
+        started.append(SERVER.Process(target=run, args=(*given, environment | (split or {}) if processes > 1 else {})))
+        started[-1].start()
+    return started
+
+
+def environments(processes: int) -> list[dict[str, str]]:
+    """By which the processes of a run find each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    started = []
-    for rank in range(processes):
-        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-        environment |= split or {}
-        started.append(SERVER.Process(target=run, args=(*given, environment if processes > 1 else {})))
-        started[-1].start()
-    return started
+    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **common} for rank in range(processes)]
 
 
 def kill(out: Path, processes: int, split: dict[str, str] | None = None) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stage2
+import yaml
 from halves import FORM, WORDS, Halfway
-from processes import assert_learned_the_same, finish, joined, kill, launch, log
+from processes import assert_learned_the_same, environments, finish, joined, kill, launch, log
 
 from more_r1.models.load import save_backbone
 from more_r1.models.tiny import build_tiny
@@ -65,6 +68,17 @@ def test_two_draw_and_learn_what_one_does(halfway: Halfway, tmp_path: Path, fore
     assert 0 in taught and max(taught) > 1
     assert all(abs(event["loss"]) > 1e-4 for event in one if "loss" in event)
     assert_learned_the_same(alone, together, but=("seconds", "tokens", "passed", "sample"))
+
+
+def test_of_two_processes_the_first_speaks_and_says_how_many_there_are(halfway: Halfway, tmp_path: Path) -> None:
+    given = {"model": str(halfway.model), "data": str(halfway.data), "out": str(tmp_path / "run"), "threads": 1}
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({**given, "epochs": 1, "valid_pairs": 2, "max_new_tokens": 8}))
+    command = [sys.executable, "-m", "more_r1", "sft", str(tmp_path / "sft.yaml")]
+    places = [os.environ | environment for environment in environments(2)]
+    started = [subprocess.Popen(command, env=place, stdout=subprocess.PIPE, text=True) for place in places]
+    first, second = (process.communicate(timeout=120)[0] for process in started)
+    assert "2 processes, ddp" in first and first.count("best at step") == 1
+    assert second == ""
 
 
 def annotated(settings: dict[str, Any], environment: dict[str, str]) -> None:

@@ -582,4 +582,5 @@ def test_a_hub_that_cannot_be_reached_costs_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "more_r1", "plan", str(RECIPE), "model=nobody/nothing"]
     done = subprocess.run(command, env=away, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "more-r1: model=nobody/nothing: the hub cannot be reached, and it is not kept here; give model=FOLDER\n"
+    mend = "the hub cannot be reached, and it is not kept here; give model=FOLDER"
+    assert done.stderr == f"more-r1: model=nobody/nothing: {mend}\n"

@@ -57,7 +57,7 @@ def quiet(threads: int | None) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+    with Progress(*columns, console=errors, disable=console.quiet or not errors.is_terminal) as bar:
         yield bar
 
 

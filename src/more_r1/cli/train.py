@@ -24,6 +24,7 @@ def base(recipe: Path, overrides: Overrides = None) -> None:
     from more_r1.training.base import BaseRecipe, run_base
     from more_r1.training.recipe import load_recipe
 
+    _one_speaks()
     _told(run_base(load_recipe(recipe, overrides or [], BaseRecipe)))
 
 
@@ -73,6 +74,7 @@ def sft(recipe: Path, overrides: Overrides = None) -> None:
     from more_r1.training.recipe import load_recipe
     from more_r1.training.sft import SftRecipe, run_sft
 
+    _one_speaks()
     _told(run_sft(load_recipe(recipe, overrides or [], SftRecipe)))
 
 
@@ -82,6 +84,7 @@ def difficulty(recipe: Path, overrides: Overrides = None) -> None:
     from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
     from more_r1.training.recipe import load_recipe
 
+    _one_speaks()
     settings = load_recipe(recipe, overrides or [], DifficultyRecipe)
     with telling("asking") as tell:
         figures = run_difficulty(settings, tell)
@@ -124,6 +127,7 @@ def grpo(recipe: Path, overrides: Overrides = None) -> None:
     from more_r1.training.grpo import GrpoRecipe, run_grpo
     from more_r1.training.recipe import load_recipe
 
+    _one_speaks()
     _told(run_grpo(load_recipe(recipe, overrides or [], GrpoRecipe)))
 
 
@@ -144,6 +148,7 @@ def train(
     from more_r1.training.plan import stages_table
     from more_r1.training.recipe import load_recipe
 
+    _one_speaks()
     settings = load_recipe(recipe, overrides or [], TrainRecipe)
     if dry_run:
         found, costed = rehearsed(settings)
@@ -155,13 +160,15 @@ def train(
         if costed:
             console.print(stages_table.render(costed, None if settings.plan is None else settings.plan.devices))
         else:
-            console.print("memory and hours are estimated of Qwen2.5-VL alone; of this family there is no estimate", soft_wrap=True)
+            console.print("no estimate of memory and hours for this family; there is one for Qwen2.5-VL alone", soft_wrap=True)
         for line in lacking(settings):
             console.print(f"here it could not be trained: {line}", soft_wrap=True)
     elif (ended := run(settings, telling, until)) is not None:
-        page, metrics = ended
-        console.print(render(metrics))
-        console.print(f"{page}", soft_wrap=True)
+        console.print(render(ended.metrics))
+        if ended.learned.best_step == 0:
+            told = "best checkpoint: step 0, that is the model that stage 2 began from; the figures are its own"
+            console.print(told, soft_wrap=True)
+        console.print(f"{ended.page}", soft_wrap=True)
 
 
 @app.command("copy-model")
@@ -184,6 +191,14 @@ def copy_model(
     console.print(f"{folder}", soft_wrap=True)
 
 
+def _one_speaks() -> None:
+    """Of several processes of a run the first."""
+    from more_r1.training.examples import launched
+
+    console.quiet = not launched().is_main_process
+
+
 def _told(learned: Learned) -> None:
-    best = "" if learned.best is None else f", best at step {learned.best_step}: " + json.dumps(dict(learned.best))
+    began = ", the model that it began from" if learned.best_step == 0 else ""
+    best = "" if learned.best is None else f", best at step {learned.best_step}{began}: " + json.dumps(dict(learned.best))
     console.print(f"{learned.model}: {learned.steps} steps{best}", soft_wrap=True)

@@ -39,6 +39,11 @@ class Launch:
         return self == other or self.sharding == other.sharding == "ddp"
 
 
+def by_launcher() -> bool:
+    """Whether `accelerate launch` started this process: it alone sets this variable, whatever the file says."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
 def this_launch() -> Launch:
     """How this run was started."""
     processes = launched()

@@ -32,7 +32,7 @@ from more_r1.models.forest import Forest, scored
 from more_r1.models.load import Backbone, save_backbone
 from more_r1.models.vision import vision_parameters
 from more_r1.training.card import write_card
-from more_r1.training.launch import off_cuda
+from more_r1.training.launch import by_launcher, off_cuda, this_launch
 from more_r1.training.recipe import Recipe, RecipeError
 from more_r1.training.run import Best, Log, Run
 from more_r1.training.run import Progress as RunProgress
@@ -228,6 +228,8 @@ def _go_on(
         generator=torch.Generator(),  # its own, so that starting workers draws nothing from the model's
     )
     console = Console(quiet=not accelerator.is_main_process)
+    if (launch := this_launch()).processes > 1 or by_launcher():
+        console.print(str(launch))
     if done.step:
         console.print(f"{run.folder}: going on after step {done.step} of {len(batches)}", soft_wrap=True)
     settings = recipe.model_dump(mode="json")

@@ -171,8 +171,8 @@ class Run:
         here, there = this_launch(), progress.pop("launch", None)  # of one from before launches were kept, nothing is known
         if there is not None and not here.reads(there := Launch(**there)):
             raise RecipeError(
-                f"{self.folder}: its checkpoint was written by {there}, this is {here}; go on with as many processes and the same "
-                "file of accelerate launch, or give another out="
+                f"{self.folder}: its checkpoint was written by {there}, this is {here}; go on with as many processes and "
+                "the same file of accelerate launch, or give another out="
             )
         accelerator.load_state(str(complete[-1]))
         return Progress(**progress)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from more_r1.training.recipe import Recipe, RecipeError
 
 
-class OtherFamily(RecipeError):
+class OtherFamilyError(RecipeError):
     """A model whose sizes are not a Qwen2.5-VL's."""
 
 
@@ -125,8 +125,8 @@ class Shape(Recipe):
 
 
 def read_shape(name: str) -> Shape:
-    """The sizes of a model folder or hub name, from its config.json. Raises OtherFamily for what is no Qwen2.5-VL, RecipeError
-    for what cannot be read."""
+    """The sizes of a model folder or hub name, from its config.json. Raises OtherFamilyError for what is no Qwen2.5-VL,
+    RecipeError for what cannot be read."""
     from huggingface_hub.errors import LocalEntryNotFoundError
     from transformers import AutoConfig
 
@@ -135,7 +135,7 @@ def read_shape(name: str) -> Shape:
     try:
         config = AutoConfig.from_pretrained(folder_of(name), trust_remote_code=False)
         if config.model_type != "qwen2_5_vl":
-            raise OtherFamily(f"model={name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
+            raise OtherFamilyError(f"model={name}: a {config.model_type} model; give a Qwen2.5-VL (model_type qwen2_5_vl)")
         return _shape(config)
     except RecipeError:
         raise
