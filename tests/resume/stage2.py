@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from torch.distributed import fsdp
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 import more_r1.training.grpo as grpo
 import more_r1.training.learner as learner
@@ -49,6 +52,35 @@ def counted(settings: dict[str, Any], environment: dict[str, str], phases: Any =
 
     learner.prepare = prepared  # type: ignore[attr-defined]
     child(settings, environment, phases)
+
+
+def halved(settings: dict[str, Any], environment: dict[str, str]) -> None:
+    """As `child`, with a model in half precision; written beside the run are the types of weights as they are split, those of
+    the weights that learn then, and how far they move."""
+    learning, split, prepare = grpo.learning, fsdp.fully_shard, learner.prepare
+    types: dict[str, set[str]] = {"split": set(), "learn": set()}
+    learnt: list[tuple[Any, Any]] = []
+
+    def begun(backbone: Any, *arguments: Any) -> Any:
+        backbone.model.bfloat16()
+        return learning(backbone, *arguments)
+
+    def sharded(modules: Any, **given: Any) -> Any:
+        for module in modules if isinstance(modules, tuple | list) else [modules]:
+            types["split"] |= {str(one.dtype) for one in module.parameters() if not isinstance(one, DTensor)}
+        return split(modules, **given)
+
+    def prepared(*arguments: Any) -> Any:
+        policy, optimizer = prepare(*arguments)
+        learnt.extend((one, one.to_local().clone()) for one in policy.parameters() if one.requires_grad)
+        types["learn"] |= {str(one.dtype) for one, _ in learnt}
+        return policy, optimizer
+
+    grpo.learning, fsdp.fully_shard, learner.prepare = begun, sharded, prepared  # type: ignore[attr-defined,assignment]
+    child(settings, environment)
+    far = [float((one.to_local() - before).detach().abs().max()) for one, before in learnt if before.numel()]
+    told = {"moved": [min(far), max(far)], **{name: sorted(found) for name, found in types.items()}}
+    Path(settings["out"]).with_suffix(f".{os.environ['RANK']}").write_text(json.dumps(told))
 
 
 def piped(settings: dict[str, Any], environment: dict[str, str]) -> None:

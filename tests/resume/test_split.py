@@ -5,6 +5,7 @@ The environment is what `accelerate launch` makes of the files in recipes/accele
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,20 @@ def test_a_layer_is_gathered_at_a_time_and_log_probabilities_are_not_rounded(
     assert units.count("FSDPPolicy") == 1
     assert units.count("FSDPQwen2_5_VLDecoderLayer") == len(units) - 1 > 1
     assert (tmp_path / "run.type").read_text() == "torch.float32"
+
+
+def test_weights_in_half_precision_are_split_as_they_are_and_learnt_in_single_precision(
+    halfway: Halfway, tmp_path: Path
+) -> None:
+    """Else each process would have all of them in single precision for a moment."""
+    given = {"batch_pairs": 6, "group": 4, "epochs": 1, "most_steps": 2, "valid_pairs": 2, "sampling": {}, "lr": 1e-6}
+    recipe = halfway.grpo(tmp_path / "run", **given, beta=0.02, freeze_vision=False)
+    joined(launch(stage2.halved, 2, recipe.model_dump(mode="json"), split=environment("fsdp2", "bf16")))
+    for rank in range(2):
+        told = json.loads((tmp_path / f"run.{rank}").read_text())
+        assert (told["split"], told["learn"]) == (["torch.bfloat16"], ["torch.float32"])
+        least, most = told["moved"]
+        assert 1e-6 < least <= most < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)

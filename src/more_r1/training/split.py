@@ -52,7 +52,7 @@ def accelerator_of(policy: nn.Module, **settings: Any) -> Accelerator:
 
         # accelerate would have log-probabilities, and the sums of gradients over processes, in half precision, too.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
-    if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which does so by itself
+    if not splits(accelerator):  # DeepSpeed does so by itself; for FSDP2 see `prepare`
         for parameter in half:
             parameter.data = parameter.data.float()
     return accelerator
@@ -83,11 +83,30 @@ def prepare(
         # What is gathered at a time: accelerate asks what it wraps for these, and would take the whole for one unit.
         there = {type(module).__name__ for module in policy.modules()}
         policy._no_split_modules = sorted(there.intersection(model._no_split_modules))  # type: ignore[assignment]
-    policy, optimizer = accelerator.prepare(policy, optimizer)
+    with _as_stored(accelerator):
+        policy, optimizer = accelerator.prepare(policy, optimizer)
     if accelerator.is_fsdp2:
+        policy._apply(lambda tensor: tensor.float() if tensor.requires_grad else tensor)  # type: ignore[no-untyped-call]
         # What FSDP does at the first call of the whole; parts of the model may be called before it, see `whole`.
         policy._get_fsdp_state()._lazy_init()  # type: ignore[operator]
     return policy, optimizer
+
+
+@contextmanager
+def _as_stored(accelerator: Accelerator) -> Iterator[None]:
+    """While this lasts, accelerate splits weights for FSDP2 in the precision in which they are.
+
+    By itself it makes all that learn float32 before it splits them, and a whole model in float32 is more than a GPU has that is
+    to hold a part of one.
+    """
+    state, precision = accelerator.state, accelerator.mixed_precision
+    if accelerator.is_fsdp2:
+        state._mixed_precision = "no"
+    try:
+        yield
+    finally:
+        if accelerator.is_fsdp2:
+            state._mixed_precision = precision
 
 
 @contextmanager
