@@ -99,6 +99,11 @@ def test_score_is_the_benchmarks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (("grpo", "recipes/tiny-grpo.yaml", "mixing.preset=sorted"), "mixing.preset"),
         (("grpo", "recipes/tiny-grpo.yaml", "model=tiny", "out={}/run", "data={}/none"), "none"),
         (("report", "{}/no"), "no such folder"),
+        (("train", "recipes/tiny-sft.yaml"), "is a recipe of `more-r1 sft`"),
+        (("sft", "recipes/tiny.yaml", "seed=1"), "is a recipe of `more-r1 train`"),
+        (("annotate", "recipes/tiny-grpo.yaml"), "is a recipe of `more-r1 grpo`"),
+        (("grpo", "recipes/plan-7b.yaml"), "is a recipe of `more-r1 plan`"),
+        (("plan", "recipes/tiny-difficulty.yaml"), "is a recipe of `more-r1 difficulty`"),
     ],
 )
 def test_a_mistake_costs_one_line(
@@ -190,3 +195,25 @@ def test_grpo_of_a_recipe(
     assert "13 easy and 5 hard pairs; 1 steps" in printed
     assert f"{tmp_path / 'run' / 'best'}: 1 steps, best at step " in printed
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("base", ("stages.documents", "must be given")),
+        ("annotate", ("expert.key_env", "The environment variable that holds the key", "see more-r1 sft --fields")),
+        ("sft", ("lora.rank", "schema", "cosine, constant.", "pip install 'more-r1[track]'")),
+        ("difficulty", ("sampling.top_p", "A pair is easy if at least this share of its answers is right")),
+        ("grpo", ("mixing.alpha", "Largest norm of the gradient.", "[0.9, 0.999]")),
+        ("train", ("plan.devices.count", "see more-r1 grpo --fields")),
+        ("plan", ("shape.vision.depth", "ddp, fsdp2, zero2, zero3.")),
+    ],
+)
+def test_the_fields_of_recipes_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert run(monkeypatch, verb, "--fields") == 0
+    listed = capsys.readouterr().out
+    for word in words:
+        assert word in listed

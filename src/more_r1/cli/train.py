@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from more_r1.cli.app import app, console, errors, load, progress_bar, telling
+from more_r1.cli.recipes import FieldsOption, RecipeFile, read_recipe
 
 if TYPE_CHECKING:
     from more_r1.experts.desk import Figures
@@ -19,32 +20,32 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe fields to se
 
 
 @app.command()
-def base(recipe: Path, overrides: Overrides = None) -> None:
+def base(recipe: RecipeFile, overrides: Overrides = None, fields: FieldsOption = False) -> None:
     """Teach a tiny model from random weights to see and read the embedded world."""
     from more_r1.training.base import BaseRecipe, run_base
-    from more_r1.training.recipe import load_recipe
 
     _one_speaks()
-    _told(run_base(load_recipe(recipe, overrides or [], BaseRecipe)))
+    _told(run_base(read_recipe(recipe, overrides, BaseRecipe)))
 
 
 @app.command()
 def annotate(
-    recipe: Path,
+    recipe: RecipeFile,
     overrides: Overrides = None,
     show: Annotated[int | None, typer.Option(min=1, help="Only print what would be sent about so many pairs")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only print calls, tokens and cost")] = False,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Make no call that could take the cost above this")] = None,
+    fields: FieldsOption = False,
 ) -> None:
     """Let an expert write the traces of stage 1, and keep those that the filter accepts."""
     from more_r1.experts import annotate as room
     from more_r1.experts.keys import scrub
     from more_r1.experts.shown import render, render_plan
-    from more_r1.training.recipe import RecipeError, load_recipe
+    from more_r1.training.recipe import RecipeError
 
     limit = [] if max_cost is None else [f"max_cost={max_cost}"]
     try:
-        settings = load_recipe(recipe, [*(overrides or []), *limit], room.AnnotateRecipe)
+        settings = read_recipe(recipe, [*(overrides or []), *limit], room.AnnotateRecipe)
     except RecipeError as error:
         raise RecipeError(scrub(str(error))) from None  # a recipe that cannot be read may hold a key
     if show is not None:
@@ -69,42 +70,44 @@ def annotate(
 
 
 @app.command()
-def sft(recipe: Path, overrides: Overrides = None) -> None:
+def sft(recipe: RecipeFile, overrides: Overrides = None, fields: FieldsOption = False) -> None:
     """Stage 1: fine-tune on reasoning traces (or on answers alone)."""
-    from more_r1.training.recipe import load_recipe
     from more_r1.training.sft import SftRecipe, run_sft
 
     _one_speaks()
-    _told(run_sft(load_recipe(recipe, overrides or [], SftRecipe)))
+    _told(run_sft(read_recipe(recipe, overrides, SftRecipe)))
 
 
 @app.command()
-def difficulty(recipe: Path, overrides: Overrides = None) -> None:
+def difficulty(recipe: RecipeFile, overrides: Overrides = None, fields: FieldsOption = False) -> None:
     """Ask the stage-1 model about the training pairs that stage 1 left: right is easy, wrong is hard."""
     from more_r1.training.difficulty import DifficultyRecipe, run_difficulty
-    from more_r1.training.recipe import load_recipe
 
     _one_speaks()
-    settings = load_recipe(recipe, overrides or [], DifficultyRecipe)
+    settings = read_recipe(recipe, overrides, DifficultyRecipe)
     with telling("asking") as tell:
         figures = run_difficulty(settings, tell)
     console.print(f"{settings.out / 'difficulty.jsonl'}: {figures.easy} easy, {figures.hard} hard", soft_wrap=True)
 
 
 @app.command("plan")
-def plan_run(recipe: Path, overrides: Overrides = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def plan_run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines")] = False,
+    fields: FieldsOption = False,
+) -> None:
     """Say what a recipe of `train` will cost by stage: steps, tokens, FLOPs, hours, memory of a rank, what to set where it does
     not fit; of a recipe like plan-7b.yaml, what sharing prefixes saves in stage 2. Reads no data and no weights."""
     from dataclasses import asdict
 
     from more_r1.training.plan import compare, compare_table, stages_table
     from more_r1.training.plan.recipe import PlanRecipe, has_stages
-    from more_r1.training.recipe import load_recipe
 
     if has_stages(recipe):
         from more_r1.pipeline import TrainRecipe, planned
 
-        settings = load_recipe(recipe, overrides or [], TrainRecipe)
+        settings = read_recipe(recipe, overrides, TrainRecipe)
         costed = planned(settings)
         told = [asdict(one) | {"hours": one.hours, "peak": one.memory.peak} for one in costed]
         if as_json:
@@ -113,7 +116,7 @@ def plan_run(recipe: Path, overrides: Overrides = None, as_json: Annotated[bool,
             assert settings.plan is not None
             console.print(stages_table.render(costed, settings.plan.devices))
         return
-    asked = load_recipe(recipe, overrides or [], PlanRecipe)
+    asked = read_recipe(recipe, overrides, PlanRecipe)
     made = compare.plan(asked)
     if as_json:
         print(json.dumps(asdict(made), indent=2))
@@ -122,34 +125,33 @@ def plan_run(recipe: Path, overrides: Overrides = None, as_json: Annotated[bool,
 
 
 @app.command()
-def grpo(recipe: Path, overrides: Overrides = None) -> None:
+def grpo(recipe: RecipeFile, overrides: Overrides = None, fields: FieldsOption = False) -> None:
     """Stage 2: GRPO with progressive sample mixing, from the model after stage 1."""
     from more_r1.training.grpo import GrpoRecipe, run_grpo
-    from more_r1.training.recipe import load_recipe
 
     _one_speaks()
-    _told(run_grpo(load_recipe(recipe, overrides or [], GrpoRecipe)))
+    _told(run_grpo(read_recipe(recipe, overrides, GrpoRecipe)))
 
 
 @app.command()
 def train(
-    recipe: Path,
+    recipe: RecipeFile,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all stages on data and model, train nothing")] = False,
     until: Annotated[
         Literal["annotate", "sft", "difficulty", "grpo"] | None,
         typer.Option(help="End after this stage; the others come later"),
     ] = None,
+    fields: FieldsOption = False,
 ) -> None:
     """All stages of one recipe in a row: annotate, sft, difficulty, grpo, evaluate, report; what is complete is skipped."""
     from more_r1.evaluation.metrics import render
     from more_r1.pipeline import TrainRecipe, lacking, rehearsed
     from more_r1.pipeline import train as run
     from more_r1.training.plan import stages_table
-    from more_r1.training.recipe import load_recipe
 
     _one_speaks()
-    settings = load_recipe(recipe, overrides or [], TrainRecipe)
+    settings = read_recipe(recipe, overrides, TrainRecipe)
     if dry_run:
         found, costed = rehearsed(settings)
         for split, pairs in found.pairs.items():
