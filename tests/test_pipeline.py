@@ -66,6 +66,11 @@ def test_a_mistake_in_a_stage_is_named(halfway: Halfway, tmp_path: Path) -> None
         load_recipe(_without(recipe(halfway, tmp_path), "model"), [], TrainRecipe)
 
 
+def test_a_stage_1_that_stage_2_cannot_go_on_from_is_refused(halfway: Halfway, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sft\.head=true ends in a model that writes no words"):
+        load_recipe(recipe(halfway, tmp_path), ["sft.head=true", "sft.form={reasoning: none}"], TrainRecipe)
+
+
 def test_all_stages_run_once(halfway: Halfway, tmp_path: Path) -> None:
     command = ["train", str(recipe(halfway, tmp_path))]
     first = CliRunner().invoke(app, command, catch_exceptions=False)

@@ -119,7 +119,7 @@ def test_what_a_dry_run_refuses(backbones: dict[str, Path], benchmark_dir: Path,
     assert "none is left for stage 2" in refused("sft.share=1")
     assert "no model folder" in refused(f"model={tmp_path}")
     assert "nowhere" in refused("test=nowhere")
-    whole = "needs the whole model in each process, and fsdp2 splits it; set"
+    whole = "needs model and gradients whole in each process, and fsdp2 splits them; set"
     assert f"grpo.forest=recursive {whole} grpo.forest=packed, or take ddp" == refused("grpo.forest=recursive")
     assert f"grpo.mixing.remeasure=true {whole} grpo.mixing.remeasure=false" in refused("grpo.mixing.remeasure=true")
     (tmp_path / "run" / "sft").mkdir(parents=True)
@@ -143,7 +143,9 @@ def test_the_settings_that_are_suggested_fit(backbones: dict[str, Path], data: s
         return planned(load_recipe(FOLDER / "more-qwen2.5-vl-7b.yaml", [*usual, *more], TrainRecipe))
 
     if sharding != "ddp" and ("recursive" in own or "remeasure" in own):
-        with pytest.raises(RecipeError, match=f"{own} needs the whole model in each process, and {sharding} splits it"):
+        with pytest.raises(
+            RecipeError, match=f"{own} needs model and gradients whole in each process, and {sharding} splits them"
+        ):
             stages()
         return
     for number, found in enumerate(stages()):

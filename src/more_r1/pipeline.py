@@ -97,6 +97,12 @@ class TrainRecipe(Recipe):
         return {**given, **stages}
 
     @model_validator(mode="after")
+    def _worded(self) -> Self:
+        if self.sft.head:
+            raise ValueError("sft.head=true ends in a model that writes no words, and stage 2 draws them; use `more-r1 sft`")
+        return self
+
+    @model_validator(mode="after")
     def _one_schema(self) -> Self:
         for name in ("annotate", "sft", "difficulty", "grpo"):
             if (stage := getattr(self, name)) is not None and stage.relations != self.relations:

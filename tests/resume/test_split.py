@@ -99,5 +99,5 @@ def test_what_stage_2_cannot_do_split_is_refused_before_stage_1(
     given = {"out": str(tmp_path / "run"), "data": str(halfway.data), "model": str(halfway.model)}
     joined(launch(stage2.piped, 2, {**given, "sft": {}, "difficulty": {}, "grpo": own}, split=environment(kind)))
     told = (tmp_path / "run.refused").read_text()
-    assert told.startswith("grpo.") and f"needs the whole model in each process, and {kind} splits it" in told
+    assert told.startswith("grpo.") and f"needs model and gradients whole in each process, and {kind} splits them" in told
     assert not (tmp_path / "run").exists()

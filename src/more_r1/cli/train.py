@@ -163,7 +163,7 @@ def train(
             console.print(stages_table.render(costed, None if settings.plan is None else settings.plan.devices))
         else:
             console.print("no estimate of memory and hours for this family; there is one for Qwen2.5-VL alone", soft_wrap=True)
-        for line in lacking(settings):
+        for line in lacking(settings, until):
             console.print(f"here it could not be trained: {line}", soft_wrap=True)
     elif (ended := run(settings, telling, until)) is not None:
         console.print(render(ended.metrics))

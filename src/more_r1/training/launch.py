@@ -56,12 +56,12 @@ def this_launch() -> Launch:
     return Launch(processes.num_processes, sharding)
 
 
-# Settings of stage 2 that need all of the model in each process, and what to have in their place.
+# Settings of stage 2 that need model and gradients whole in each process, and what to have in their place.
 _WHOLE = {"forest=recursive": "forest=packed", "mixing.remeasure=true": "mixing.remeasure=false"}
 
 
 def needs_whole(recipe: GrpoRecipe) -> str | None:
-    """The setting for which stage 2 needs all of the model in each process; None: it may be split."""
+    """The setting for which stage 2 needs model and gradients whole in each process; None: they may be split."""
     held = zip(_WHOLE, (recipe.forest == "recursive", recipe.mixing.remeasure), strict=True)
     return next((setting for setting, there in held if there), None)
 
@@ -70,7 +70,7 @@ def refuse_split(recipe: GrpoRecipe, sharding: Sharding, section: str = "") -> N
     """Raises RecipeError where stage 2 needs the model whole and it is split. `section` is put before its keys."""
     if sharding != "ddp" and (setting := needs_whole(recipe)) is not None:
         raise RecipeError(
-            f"{section}{setting} needs the whole model in each process, and {sharding} splits it; "
+            f"{section}{setting} needs model and gradients whole in each process, and {sharding} splits them; "
             f"set {section}{_WHOLE[setting]}, or take ddp"
         )
 
