@@ -14,13 +14,8 @@ from more_r1.training.plan.stages import Costed
 
 
 def render(costed: Sequence[Costed], devices: Devices | None) -> RenderableType:
-    """Sizes, hours and memory of each stage; what to set where one does not fit. 1 GB is 1e9 bytes; where none has a peak as
-    high, memory is in MB."""
-    unit, bytes_of_unit = ("GB", 1e9) if max(one.memory.peak for one in costed) >= 1e9 else ("MB", 1e6)
-
-    def amount(figure: float) -> str:
-        return f"{figure / bytes_of_unit:,.1f}" if figure else ""
-
+    """Sizes, hours and memory of each stage; what to set where one does not fit. 1 GB is 1e9 bytes; a row without as many
+    is in MB."""
     table = Table("", title=_machine(costed, devices), title_justify="left")
     for one in costed:
         table.add_column(one.stage.name, justify="right")
@@ -36,10 +31,14 @@ def render(costed: Sequence[Costed], devices: Devices | None) -> RenderableType:
         row("PFLOP", lambda one: f"{sum(phase.flops.total for phase in one.phases) / 1e15:,.0f}")
         row("hours", lambda one: f"{one.hours:,.2f}", style="bold", end=True)
     for part, name in PARTS.items():
-        row(f"{unit} {name}", lambda one, part=part: amount(getattr(one.memory, part)))  # type: ignore[misc]
-    row(f"{unit} peak", lambda one: ("" if one.fits else "too much  ") + amount(one.memory.peak), style="bold")
+        unit, cells = _sized([getattr(one.memory, part) for one in costed])
+        table.add_row(f"{unit} {name}", *cells)
+    unit, cells = _sized([one.memory.peak for one in costed])
+    peaks = (cell if one.fits else f"too much  {cell}" for cell, one in zip(cells, costed, strict=True))
+    table.add_row(f"{unit} peak", *peaks, style="bold")
     if devices is not None and any(one.stage.vllm for one in costed):
-        row(f"{unit} vLLM, beside it", lambda one: amount(devices.memory - one.room))
+        unit, cells = _sized([devices.memory - one.room for one in costed])
+        table.add_row(f"{unit} vLLM, beside it", *cells)
     told = [Text(line) for one in costed for line in _ways(one, devices)]
     return Group(table, *told)
 
@@ -59,3 +58,9 @@ def _ways(one: Costed, devices: Devices | None) -> list[str]:
         least = one.memory.drawing > one.room
         return [f"{over}, nor with fewer tokens at a time: " + ("drawing alone takes more" if least else "take larger devices")]
     return [f"{over}; it would with {', or with '.join(one.ways)}"]
+
+
+def _sized(figures: Sequence[float]) -> tuple[str, list[str]]:
+    """A unit, and so many bytes in it; nothing for none."""
+    unit, size = ("MB", 1e6) if 0 < max(figures) < 1e9 else ("GB", 1e9)
+    return unit, [f"{figure / size:,.1f}" if figure else "" for figure in figures]
