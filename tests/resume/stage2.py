@@ -16,7 +16,6 @@ import more_r1.training.grpo as grpo
 import more_r1.training.learner as learner
 import more_r1.training.update as update
 from more_r1.models.sampling import Rollout
-from more_r1.pipeline import TrainRecipe, train
 from more_r1.training.examples import launched
 from more_r1.training.grpo import GrpoRecipe, run_grpo
 from more_r1.training.learner import Trainer
@@ -85,6 +84,8 @@ def halved(settings: dict[str, Any], environment: dict[str, str]) -> None:
 
 def piped(settings: dict[str, Any], environment: dict[str, str]) -> None:
     """All stages in a row; why they are refused is written beside them."""
+    from more_r1.pipeline import TrainRecipe, train  # heavy, and the others start without it
+
     os.environ.update(environment)
     recipe = TrainRecipe.model_validate(settings)
     try:
