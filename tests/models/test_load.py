@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 
 from more_r1.models.load import SCHEMA_FILE, Backbone, ModelError, load_backbone, load_manner, read_schema, save_backbone
@@ -139,6 +140,18 @@ def test_bad_folders_cost_one_clear_line(folder: Path, spoil: object, says: str,
 def test_a_folder_that_is_not_there_is_named_as_one(name: str) -> None:
     with pytest.raises(ModelError, match=f"^{name}: no model folder"):
         load_backbone(name, device="cpu")
+
+
+def test_a_hub_that_cannot_be_reached_costs_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect\nto the hub") from LocalEntryNotFoundError("no such file")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
+    with pytest.raises(ModelError) as caught:
+        load_backbone("some-owner/some-model")
+    assert (
+        str(caught.value) == "some-owner/some-model: the hub cannot be reached, and the model is not kept here; give a folder"
+    )
 
 
 def test_the_form_of_a_hub_model_is_read_too(

@@ -71,22 +71,25 @@ def test_killed_at_random_moments(halfway: Halfway, whole: tuple[str, Path], tmp
     lasts = {name: median(event[f"seconds_{name}"] for event in times) for name in ("rollout", "train")}
     lengths = (lasts["rollout"], lasts["train"], SAVE)
     killed: Counter[str] = Counter()
-    # On a busy machine a kill may miss its phase: go on until each phase has had its share.
+    missed: Counter[str] = Counter()
+    # A kill may miss its phase, which may last longer or less than another time: go on until each phase has had its share.
     while killed.total() < KILLS[way] or not all(killed[name] > KILLS[way] / 10 for name in PHASES[:3]):
         assert killed.total() < 3 * KILLS[way], killed
         phases = SERVER.Value("i", 0)
         process = SERVER.Process(target=child, args=(settings, {}, phases))
         process.start()
-        # In turn a rollout, an update or a save, of the first step of this life or of the second, at any moment of it.
-        phase = killed.total() % 3
+        # A rollout, an update or a save, whichever had the least, of the first step of this life or of the second, at any moment.
+        phase = min(range(3), key=lambda number: killed[PHASES[number]])
         begun = len(PHASES) * random.randint(0, 1) + phase + 1
         while process.is_alive() and phases.value < begun:
             time.sleep(0.001)
-        time.sleep(random.uniform(0, 0.8 * lengths[phase]))
+        time.sleep(random.uniform(0, 0.8 * lengths[phase]) / (1 + missed[PHASES[phase]]))
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
-            killed[PHASES[(phases.value - 1) % len(PHASES)]] += 1
+            hit = PHASES[(phases.value - 1) % len(PHASES)]
+            killed[hit] += 1
+            missed[PHASES[phase]] += hit != PHASES[phase]
         if (out / "result.json").exists():
             assert_same(out, wanted)
             shutil.rmtree(out)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import cached_file
@@ -262,6 +263,8 @@ def _unreported() -> Iterator[None]:
 
 def _unusable(name: str, error: Exception) -> ModelError:
     """A stranger's folder fails in many ways, each must cost one clear line."""
+    if isinstance(error.__cause__, LocalEntryNotFoundError):
+        return ModelError(f"{name}: the hub cannot be reached, and the model is not kept here; give a folder")
     return ModelError(f"{name}: cannot be loaded ({' '.join(str(error).split())[:300]})")
 
 
