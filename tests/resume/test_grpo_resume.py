@@ -78,7 +78,7 @@ def test_killed_at_random_moments(halfway: Halfway, whole: tuple[str, Path], tmp
         phases = SERVER.Value("i", 0)
         process = SERVER.Process(target=child, args=(settings, {}, phases))
         process.start()
-        # A rollout, an update or a save, whichever had the least, of the first step of this life or of the second, at any moment.
+        # Whichever of rollout, update and save had the least, of the first step of this life or of the second, at any moment.
         phase = min(range(3), key=lambda number: killed[PHASES[number]])
         begun = len(PHASES) * random.randint(0, 1) + phase + 1
         while process.is_alive() and phases.value < begun:
