@@ -98,7 +98,7 @@ def test_vllm_that_is_not_installed_costs_one_line(
         cli.main()
     said = capsys.readouterr().err
     assert exit.value.code == 1 and len(said.splitlines()) == 1
-    assert "vLLM is missing" in said and "pip install -e '.[vllm]', docs/rollouts.md" in said
+    assert "vLLM is missing" in said and "pip install -e '.[vllm]' (docs/rollouts.md)" in said
 
 
 @pytest.mark.parametrize("starts", [True, False])

@@ -79,7 +79,7 @@ def start_vllm(manner: Manner, options: Mapping[str, Any], gpu: int | None = Non
         from vllm.platforms import current_platform
     except ImportError as error:
         raise EngineError(
-            f"vLLM is missing ({error}); in an environment of its own, from the clone: pip install -e '.[vllm]', docs/rollouts.md"
+            f"vLLM is missing ({error}); in an environment of its own: pip install -e '.[vllm]' (docs/rollouts.md)"
         ) from error
     room = options.get("max_model_len", ours["max_model_len"])
     if not isinstance(room, int):
