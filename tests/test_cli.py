@@ -14,6 +14,7 @@ import yaml
 from command import run
 from halves import Halfway
 
+from more_r1.cli.app import console
 from more_r1.formats import load_documents
 from more_r1.schema import Schema
 
@@ -212,7 +213,7 @@ def test_grpo_of_a_recipe(
 def test_the_fields_of_recipes_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, words: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(console, "_width", 400)  # as wide as it takes to have each text on one line
     assert run(monkeypatch, verb, "--fields") == 0
     listed = capsys.readouterr().out
     for word in words:

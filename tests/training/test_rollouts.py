@@ -240,7 +240,7 @@ def test_recipes_say_who_draws(tmp_path: Path) -> None:
 
 def test_vllm_that_is_not_installed_costs_one_line(halfway: Halfway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(EngineError, match=r"pip install 'more-r1\[vllm\]'"):
+    with pytest.raises(EngineError, match=r"pip install -e '\.\[vllm\]'"):
         run_grpo(halfway.grpo(tmp_path / "run", rollout="vllm"))
     with pytest.raises(EngineError, match=r"lora\.rank=1000 is above the 512"):
         run_grpo(halfway.grpo(tmp_path / "run", rollout="vllm", lora=Lora(rank=1000).model_dump()))
