@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from more_r1.models.load import ATTENTIONS, FORM_FILE, Backbone, save_backbone
+from more_r1.models.load import ATTENTIONS, Backbone, save_backbone
+from more_r1.models.manner import FORM_FILE
 from more_r1.models.processor import Encoder
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import PromptForm

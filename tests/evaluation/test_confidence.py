@@ -18,7 +18,8 @@ from more_r1.evaluation.confidence import BINS, Reliability, fit_temperature, me
 from more_r1.evaluation.evaluate import EvaluationError, evaluate
 from more_r1.evaluation.metrics import Metrics, PredictionError, measure, render
 from more_r1.formats import load_documents
-from more_r1.models.load import Backbone, Calibration, ModelError, load_backbone, save_calibration
+from more_r1.models.load import Backbone, load_backbone
+from more_r1.models.manner import Calibration, ModelError, save_calibration
 from more_r1.models.predict import Reading
 from more_r1.reasoning.prediction import Prediction
 from more_r1.schema import Schema

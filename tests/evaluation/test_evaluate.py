@@ -16,7 +16,8 @@ from more_r1.formats import load_documents
 from more_r1.formats.jsonl import write_jsonl
 from more_r1.formats.parquet import write_parquet
 from more_r1.models import predict as predict_module
-from more_r1.models.load import Backbone, folder_of
+from more_r1.models.load import Backbone
+from more_r1.models.manner import folder_of
 from more_r1.models.predict import PLAIN
 from more_r1.schema import NONE, Schema
 

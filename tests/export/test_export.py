@@ -35,7 +35,8 @@ from more_r1.export.files import Lines, write_parquet
 from more_r1.export.forms import COLUMNS, TRAINERS, Item, Trainer, harmless, row
 from more_r1.export.pictures import png, shown
 from more_r1.formats.more import write_more
-from more_r1.models.load import Backbone, ModelError, read_form
+from more_r1.models.load import Backbone
+from more_r1.models.manner import ModelError, read_form
 from more_r1.reasoning.prompt import Picture, PromptForm
 from more_r1.reasoning.trace import Trace
 from more_r1.schema import Schema

@@ -21,7 +21,8 @@ from more_r1.formats import load_documents
 from more_r1.models.engine import EngineError
 from more_r1.models.generate import generate
 from more_r1.models.labels import label_scores
-from more_r1.models.load import Backbone, load_manner, save_backbone
+from more_r1.models.load import Backbone, save_backbone
+from more_r1.models.manner import load_manner
 from more_r1.models.sampling import Sampling
 from more_r1.models.vllm.start import start_vllm
 from more_r1.reasoning.prompt import Prompt

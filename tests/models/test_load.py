@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 
-from more_r1.models.load import SCHEMA_FILE, Backbone, ModelError, load_backbone, load_manner, read_schema, save_backbone
+from more_r1.models.load import Backbone, load_backbone, save_backbone
+from more_r1.models.manner import SCHEMA_FILE, ModelError, load_manner, read_schema
 from more_r1.models.tiny import build_tiny
 from more_r1.reasoning.prompt import Prompt, PromptForm
 from more_r1.schema import Schema

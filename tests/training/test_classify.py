@@ -17,7 +17,8 @@ from more_r1.cli import app
 from more_r1.document import Document, Entity, Pair, Span
 from more_r1.evaluation.evaluate import evaluate
 from more_r1.models.classifier import Asked, Classifier, load_model
-from more_r1.models.load import Backbone, ModelError, load_backbone, read_form
+from more_r1.models.load import Backbone, load_backbone
+from more_r1.models.manner import ModelError, read_form
 from more_r1.models.predict import Reading
 from more_r1.models.sampling import Sampling
 from more_r1.reasoning.prompt import Prompt, PromptForm, build_prompt

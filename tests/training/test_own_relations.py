@@ -24,7 +24,8 @@ from more_r1.formats import FormatError, load_documents
 from more_r1.formats.jsonl import write_jsonl
 from more_r1.formats.traces import read_completions
 from more_r1.models.classifier import load_model
-from more_r1.models.load import HEAD_FILE, SCHEMA_FILE, load_backbone, read_schema, save_backbone
+from more_r1.models.load import load_backbone, save_backbone
+from more_r1.models.manner import HEAD_FILE, SCHEMA_FILE, read_schema
 from more_r1.pipeline import TrainRecipe
 from more_r1.reasoning.trace import Trace
 from more_r1.schema import NONE, Schema

@@ -31,8 +31,9 @@ from torch import nn
 import more_r1.training.figures as figures
 from more_r1.models.engine import EngineError
 from more_r1.models.forest import Forest, logprobs
-from more_r1.models.load import Backbone, load_backbone, load_manner, save_backbone
+from more_r1.models.load import Backbone, load_backbone, save_backbone
 from more_r1.models.lora import Lora
+from more_r1.models.manner import load_manner
 from more_r1.models.sampling import Rollout, Sampling
 from more_r1.models.sampling import sample as local_sample
 from more_r1.models.vllm.rollouts import Here, VllmRollouts

@@ -13,7 +13,7 @@ from more_r1.document import Document
 from more_r1.export.pictures import shown
 from more_r1.formats.fault import Place
 from more_r1.formats.record import from_record
-from more_r1.models.load import read_form
+from more_r1.models.manner import read_form
 from more_r1.reasoning.prompt import Picture, Prompt, PromptForm, build_prompt
 from more_r1.reasoning.scoring import Scores, score
 from more_r1.reasoning.trace import read_answer

@@ -78,7 +78,7 @@ def export(
 ) -> None:
     """Write accepted traces for SFT, and the pairs that stage 1 left for RL, as another trainer reads them."""
     from more_r1.export.export import export_run
-    from more_r1.models.load import read_form
+    from more_r1.models.manner import read_form
 
     form = None if model is None else read_form(model)
     with telling("exporting") as tell:

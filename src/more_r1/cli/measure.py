@@ -62,7 +62,7 @@ def calibrate(
     """Fit the temperature at which a model's confidence is what it says, and keep it beside the weights."""
     from more_r1.evaluation.calibrate import calibrate as run
     from more_r1.formats import load_documents
-    from more_r1.models.load import save_calibration
+    from more_r1.models.manner import save_calibration
 
     documents = load_documents(data, split if data.is_dir() else None)[:limit]
     asked = load(model, threads)

@@ -8,7 +8,7 @@ from more_r1.document import Document
 from more_r1.evaluation.confidence import fit_temperature
 from more_r1.evaluation.evaluate import EvaluationError, refuse_foreign
 from more_r1.models.engine import Model
-from more_r1.models.load import Calibration
+from more_r1.models.manner import Calibration
 from more_r1.models.predict import MAX_NEW_TOKENS, Reading, predict
 from more_r1.schema import Schema
 

@@ -27,7 +27,7 @@ from more_r1.export.files import Lines, Rows, write_parquet
 from more_r1.export.forms import COLUMNS, Item, Trainer, row
 from more_r1.formats.fault import quoted
 from more_r1.formats.traces import Key, read_traces
-from more_r1.models.load import FORM_FILE, write_schema
+from more_r1.models.manner import FORM_FILE, write_schema
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import Schema
 from more_r1.training.examples import draw

@@ -15,7 +15,7 @@ from more_r1.extraction.proposers import entity_proposer, object_proposer, propo
 from more_r1.extraction.raw import Source, open_source
 from more_r1.models.classifier import load_model
 from more_r1.models.engine import Model
-from more_r1.models.load import read_schema
+from more_r1.models.manner import read_schema
 from more_r1.schema import Schema
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from more_r1.models.decode import batches
 from more_r1.models.forest import Forest
-from more_r1.models.load import HEAD_FILE, Backbone, ModelError, fingerprint, load_manner, save_backbone, with_weights
+from more_r1.models.load import Backbone, fingerprint, save_backbone, with_weights
+from more_r1.models.manner import HEAD_FILE, ModelError, load_manner
 from more_r1.models.processor import Encoder
 from more_r1.models.sampling import Sampling
 from more_r1.reasoning.prompt import Prompt, PromptForm

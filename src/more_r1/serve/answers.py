@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from more_r1.document import Document, Entity, Object, Pair
-from more_r1.models.load import SHIPPED
+from more_r1.models.manner import SHIPPED
 from more_r1.reasoning.prediction import Prediction
 from more_r1.reasoning.prompt import PromptForm
 from more_r1.schema import NONE, Schema

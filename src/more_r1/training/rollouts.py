@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from more_r1.models.load import Backbone, load_manner
+from more_r1.models.load import Backbone
 from more_r1.models.lora import Lora, save_adapter
+from more_r1.models.manner import load_manner
 from more_r1.models.sampling import Rollout, Sampling
 from more_r1.models.vllm.rollouts import GPU_SHARE, OURS, Here, VllmRollouts
 from more_r1.models.vllm.server import Server

@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText
 from more_r1.formats import load_documents
 from more_r1.models.engine import EngineError
 from more_r1.models.families import FAMILIES
-from more_r1.models.load import ModelError, load_backbone, load_manner
+from more_r1.models.load import load_backbone
+from more_r1.models.manner import ModelError, load_manner
 from more_r1.models.predict import Reading, predict
 from more_r1.models.vllm.rollouts import refuse_tied
 from more_r1.reasoning.prompt import PromptForm

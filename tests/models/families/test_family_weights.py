@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from tiny_families import KINDS, Both, write_tiny
 from torch import Tensor
 
-from more_r1.models.load import ModelError, folder_of, load_backbone
+from more_r1.models.load import load_backbone
+from more_r1.models.manner import ModelError, folder_of
 
 # What each of them has, by any name.
 PARTS = ("layers.1.self_attn.q_proj.weight", "embed_tokens.weight", "layers.0.input_layernorm.weight", "patch_embed")

@@ -14,7 +14,7 @@ from more_r1.document import Document, Entity, Object
 from more_r1.extraction.proposers import detector, embedded, faces, gazetteer, lvlm, spacy
 from more_r1.extraction.proposers.errors import ProposerError
 from more_r1.models.engine import Model
-from more_r1.models.load import SHIPPED
+from more_r1.models.manner import SHIPPED
 
 EntityProposer = Callable[[Document], Sequence[Entity]]
 ObjectProposer = Callable[[Document], Sequence[Object]]

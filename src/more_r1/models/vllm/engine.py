@@ -19,7 +19,7 @@ from more_r1.document import DocumentError
 from more_r1.models.decode import picture_ids
 from more_r1.models.engine import EngineError
 from more_r1.models.labels import branches
-from more_r1.models.load import Manner, load_manner
+from more_r1.models.manner import Manner, load_manner
 from more_r1.models.sampling import STOP, Sampling
 from more_r1.models.vllm.prompt import VllmPrompt, vllm_prompt
 from more_r1.models.vllm.start import Started, start_vllm

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from more_r1.models.decode import stop_ids, vision_ids
 from more_r1.models.engine import EngineError
-from more_r1.models.load import Backbone, Manner
+from more_r1.models.load import Backbone
 from more_r1.models.lora import Lora
+from more_r1.models.manner import Manner
 from more_r1.models.sampling import STOP, Rollout, Sampling
 from more_r1.models.vllm.prompt import VllmPrompt, vllm_prompt
 from more_r1.models.vllm.start import start_vllm

@@ -21,8 +21,8 @@ import httpx2
 from PIL import Image
 
 from more_r1.models.engine import EngineError
-from more_r1.models.load import Manner
 from more_r1.models.lora import Lora
+from more_r1.models.manner import Manner
 from more_r1.models.vllm.prompt import VllmPrompt
 from more_r1.models.vllm.rollouts import Drawn, adapter_name, drawing, refuse_tied
 from more_r1.models.vllm.start import settings

@@ -16,7 +16,7 @@ import torch
 from more_r1.models.engine import EngineError
 from more_r1.models.families.qwen import MAX_ASPECT
 from more_r1.models.lifeline import end_with_me
-from more_r1.models.load import Manner, ModelError
+from more_r1.models.manner import Manner, ModelError
 
 if TYPE_CHECKING:
     from vllm import LLM

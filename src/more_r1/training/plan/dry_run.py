@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import AutoModelForImageTextToText
 
-from more_r1.models.load import Manner, load_manner
+from more_r1.models.manner import Manner, load_manner
 from more_r1.models.processor import Encoder
 from more_r1.models.vllm.start import settings
 from more_r1.schema import Schema

@@ -130,7 +130,7 @@ def read_shape(name: str) -> Shape:
     from huggingface_hub.errors import LocalEntryNotFoundError
     from transformers import AutoConfig
 
-    from more_r1.models.load import folder_of
+    from more_r1.models.manner import folder_of
 
     try:
         config = AutoConfig.from_pretrained(folder_of(name), trust_remote_code=False)
