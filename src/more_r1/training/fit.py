@@ -19,12 +19,13 @@ def fit(trainer: Trainer, batch: Batch) -> dict[str, Any]:
     """An update of `training.learner.learn`: one step on the batch."""
     accelerator, encoder = trainer.accelerator, trainer.backbone.encoder
     prompts = [example.prompt for example in batch.examples]
-    behind = [len(encoder.completion(example.completion)) for example in batch.examples]
+    completions = [encoder.completion(example.completion) for example in batch.examples]
     # DDP needs a backward pass of every process, if only one that counts for nothing.
-    nothing = (replace(batch.examples[0], weight=0.0),)
-    examples = balanced(batch.examples, prompts, behind, encoder, accelerator) or nothing
-    forest = Forest.build([(encoder.prompt(e.prompt), encoder.completion(e.completion)) for e in examples], encoder)
-    total, count = token_mean(trainer.policy(forest)[0].split(forest.lengths), examples)
+    nothing = [(replace(batch.examples[0], weight=0.0), completions[0])]
+    items = list(zip(batch.examples, completions, strict=True))
+    part = balanced(items, prompts, [len(ids) for ids in completions], encoder, accelerator) or nothing
+    forest = Forest.build([(encoder.prompt(example.prompt), ids) for example, ids in part], encoder)
+    total, count = token_mean(trainer.policy(forest)[0].split(forest.lengths), [example for example, _ in part])
     tokens = [total.new_tensor(float(n)) for n in (forest.tokens, forest.repeated_tokens)]
     all_total, all_count, computed, repeated = accelerator.reduce(torch.stack([total.detach(), count, *tokens])).tolist()
     trainer.backward(total / all_count)
